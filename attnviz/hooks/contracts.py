@@ -1,0 +1,101 @@
+"""What plugins and the host promise each other while running: a loaded model, and the request an analysis gets."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from attnviz.errors import BadInput
+from attnviz.types import LensTable, ModelCard, Run, Sampling, Tokens, Trace, Want
+
+Message = Mapping[str, str]
+"""One turn of a conversation: {"role": "user", "content": "…"}."""
+
+
+@runtime_checkable
+class Model(Protocol):
+    """A loaded model. Safe to call from several threads; leaves nothing behind in the torch module."""
+
+    card: ModelCard
+
+    def tokenize(self, prompt: str | Sequence[Message]) -> Tokens:
+        """Tokens of a text, or of a conversation through the model's chat template (ready for the answer).
+
+        Raises:
+            BadInput: nothing left to run, text that cannot be encoded, more tokens than the model has positions.
+        """
+
+    def trace(self, tokens: Tokens, want: Want) -> Trace:
+        """One forward pass over exactly these ids. Everything returned is numpy.
+
+        Raises:
+            Unavailable: the model gives no attention (with the reason).
+        """
+
+    def lens(
+        self,
+        tokens: Tokens,
+        *,
+        positions: Sequence[int],
+        top_k: int,
+        targets: Sequence[int],
+        sites: str,
+    ) -> LensTable:
+        """Logit lens at the given positions; see LensTable. `targets` [P] ids (-1 = none); sites: blocks | sublayers.
+
+        Raises:
+            Unavailable: the unembedding could not be located or verified.
+        """
+
+    def generate(
+        self,
+        tokens: Tokens,
+        sampling: Sampling,
+        on_token: Callable[[int], None] | None = None,
+        cancelled: Callable[[], bool] | None = None,
+    ) -> Tokens:
+        """Prompt and answer, the exact ids. `on_token` gets each new id as it comes; stops soon after `cancelled()`."""
+
+    def label(self, token_id: int) -> str:
+        """Text of one id, safe to show."""
+
+    def module(self) -> Any:
+        """The torch module, for analyses that need it."""
+
+
+@dataclass(frozen=True)
+class AnalysisRequest:
+    """What an analysis gets. `params` are already validated against its Params and the run.
+
+    trace is None if the analysis does not require attention.
+    """
+
+    run: Run
+    card: ModelCard
+    model: Model
+    params: Mapping[str, Any] = field(default_factory=dict)
+    captured: Trace | None = None
+    progress: Callable[[float, str], None] = lambda share, what: None
+
+    @property
+    def tokens(self) -> Tokens:
+        return self.run.tokens
+
+    @property
+    def trace(self) -> Trace:
+        """Attention of the run.
+
+        Raises:
+            BadInput: the analysis does not list "attention" in `requires`.
+        """
+        if self.captured is None:
+            raise BadInput('No attention was captured: add "attention" to the requires of this analysis.')
+        return self.captured
+
+    def attention(self, layer: int, head: int, rows: slice | None = None) -> NDArray[np.float32]:
+        """Pattern of one head, float32 [query, key]. Raises BadInput for an unknown layer or head."""
+        return self.trace.attention(layer, head, rows)

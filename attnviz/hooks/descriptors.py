@@ -1,0 +1,315 @@
+"""What a plugin hands over: frozen descriptors that say what it can do. Building one does no work.
+
+A descriptor drives everything a user meets: tab, controls, command-line options, API parameters, validation, exports.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from attnviz.errors import BadInput, PluginError, UnknownName
+
+if TYPE_CHECKING:
+    from attnviz.hooks.contracts import AnalysisRequest, Model
+    from attnviz.types import Finding, ModelSpec, Result, View
+
+CAPABILITIES = frozenset(
+    {"attention", "hidden_states", "logits", "gradients", "interventions", "generation", "sensors"}
+)
+_NAME = re.compile(r"[a-z][a-z0-9_]*")
+
+
+def _check_name(kind: str, name: str) -> None:
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
+        raise PluginError(f"{kind} name {name!r}: expected lower-case letters, digits and _ (it becomes an option).")
+
+
+def _check_callable(owner: str, value: object) -> None:
+    if not callable(value):
+        raise PluginError(f"{owner}: expected a function, got {type(value).__name__}.")
+
+
+@dataclass(frozen=True)
+class Param:
+    """One parameter of an analysis: the widget, the command-line option, the API field and the validation.
+
+    type      int | float | bool | choice | text | layer | head | token
+              layer, head and token follow the selection of the page; their bounds come from the run
+    default   used when nothing is given; for layer, head and token None = the first (token: the last)
+    minimum, maximum  inclusive bounds of int and float
+    choices   allowed values of a choice; further words allowed for a layer or head (such as "mean")
+    """
+
+    TYPES: ClassVar[tuple[str, ...]] = ("int", "float", "bool", "choice", "text", "layer", "head", "token")
+    name: str
+    type: str
+    default: Any = None
+    minimum: float | None = None
+    maximum: float | None = None
+    choices: tuple[str, ...] = ()
+    help: str = ""
+    label: str = ""
+
+    def __post_init__(self) -> None:
+        _check_name("Param", self.name)
+        if self.type not in self.TYPES:
+            raise PluginError(f"Param {self.name}: type {self.type!r} is not one of {', '.join(self.TYPES)}.")
+        if self.type == "choice" and self.default not in self.choices:
+            raise PluginError(f"Param {self.name}: default {self.default!r} is not one of its choices {self.choices}.")
+        if not self.linked and self.default is not None:
+            self.parse(self.default)
+
+    @property
+    def linked(self) -> bool:
+        """True for layer, head and token, which follow the selection of the page."""
+        return self.type in ("layer", "head", "token")
+
+    @property
+    def title(self) -> str:
+        return self.label or self.name.replace("_", " ").capitalize()
+
+    def parse(self, value: Any) -> Any:
+        """The value as this parameter's type; text (from a command line or URL) is converted.
+
+        Raises:
+            BadInput: not of the type, out of bounds, or not one of the choices.
+        """
+        if value is None:
+            return self.default
+        parse = {"bool": self._bool, "int": self._number, "float": self._number, "choice": self._choice}
+        if self.type in parse:
+            return parse[self.type](value)
+        if self.type == "text":
+            if isinstance(value, str):
+                return value
+            raise self._refuse("text", value)
+        if isinstance(value, str) and value in self.choices:
+            return value
+        return self._index(value)
+
+    def _refuse(self, expected: str, value: Any) -> BadInput:
+        return BadInput(f"Parameter {self.name}: expected {expected}, got {value!r}.")
+
+    def _bool(self, value: Any) -> bool:
+        words = {
+            "true": True,
+            "yes": True,
+            "1": True,
+            "on": True,
+            "false": False,
+            "no": False,
+            "0": False,
+            "off": False,
+        }
+        found = words.get(str(value).lower())
+        if found is None:
+            raise self._refuse("true or false", value)
+        return found
+
+    def _choice(self, value: Any) -> str:
+        if value not in self.choices:
+            raise UnknownName(f"value of parameter {self.name}", value, self.choices)
+        return str(value)
+
+    def _number(self, value: Any) -> int | float:
+        kind = "a whole number" if self.type == "int" else "a number"
+        low = "" if self.minimum is None else f" from {self.minimum}"
+        high = "" if self.maximum is None else f" to {self.maximum}"
+        expected = f"{kind}{low}{high}"
+        if isinstance(value, bool):
+            raise self._refuse(expected, value)
+        try:
+            number = float(value)
+        except (TypeError, ValueError):
+            raise self._refuse(expected, value) from None
+        if not math.isfinite(number) or (self.type == "int" and not number.is_integer()):
+            raise self._refuse(expected, value)
+        below = self.minimum is not None and number < self.minimum
+        if below or (self.maximum is not None and number > self.maximum):
+            raise self._refuse(expected, value)
+        return int(number) if self.type == "int" else number
+
+    def _index(self, value: Any) -> int:
+        words = "".join(f" or {c!r}" for c in self.choices)
+        expected = f"a {self.type} index from 0{words}"
+        if isinstance(value, bool) or (isinstance(value, float) and not value.is_integer()):
+            raise self._refuse(expected, value)
+        try:
+            index = int(value)
+        except (TypeError, ValueError):
+            raise self._refuse(expected, value) from None
+        if index < 0:
+            raise self._refuse(expected, value)
+        return index
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """One technique: a tab entry, its controls, a command and an API endpoint.
+
+    group     the tab it appears in; a new name makes a new tab
+    requires  capabilities the model must have
+    produces  the Result type it returns; decides which renderers show it
+    run       AnalysisRequest -> Result
+    gpu       True if `run` itself uses the device (it then runs inside the one device call)
+    version   part of the cache key; raise it when results change
+    """
+
+    name: str
+    title: str
+    group: str
+    summary: str
+    run: Callable[[AnalysisRequest], Result]
+    produces: type[Result]
+    requires: frozenset[str] = frozenset({"attention"})
+    params: tuple[Param, ...] = ()
+    gpu: bool = False
+    version: str = "1"
+
+    def __post_init__(self) -> None:
+        _check_name("Analysis", self.name)
+        _check_callable(f"Analysis {self.name}: run", self.run)
+        for capability in self.requires:
+            if capability not in CAPABILITIES:
+                raise PluginError(str(UnknownName(f"capability of analysis {self.name}", capability, CAPABILITIES)))
+        names = [p.name for p in self.params]
+        if len(set(names)) != len(names):
+            raise PluginError(f"Analysis {self.name}: a parameter name appears twice in {names}.")
+
+    def resolve(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """Every parameter with its value: given, else default.
+
+        Raises:
+            UnknownName: a parameter this analysis does not have.
+            BadInput: a value of the wrong type or out of bounds.
+        """
+        known = {p.name: p for p in self.params}
+        for name in given:
+            if name not in known:
+                raise UnknownName(f"parameter of {self.name}", name, known)
+        return {name: param.parse(given.get(name)) for name, param in known.items()}
+
+
+@dataclass(frozen=True)
+class Renderer:
+    """Draws one Result type. The app offers every renderer whose `accepts` fits the result.
+
+    accepts   Result types it draws
+    produces  the kind of View it makes (see View)
+    suffixes  file endings it serves when saving, e.g. (".svg",); () = screen only
+    render    Finding -> View; pure: same input, same output
+    script    for kind "script": JavaScript, the body of a function (root, data, host); see docs in plugins/README.md
+    style     CSS for the script view
+    detail    Finding -> dict; what a script view gets when it asks the host for the same analysis with other
+              parameters; None = the view never asks
+    order     position in the view switch, lowest first
+    """
+
+    name: str
+    title: str
+    accepts: tuple[type[Result], ...]
+    produces: str
+    render: Callable[[Finding], View]
+    suffixes: tuple[str, ...] = ()
+    script: str = ""
+    style: str = ""
+    detail: Callable[[Finding], dict[str, Any]] | None = None
+    order: int = 50
+
+    def __post_init__(self) -> None:
+        from attnviz.types import View
+
+        _check_name("Renderer", self.name)
+        _check_callable(f"Renderer {self.name}: render", self.render)
+        if self.produces not in View.KINDS:
+            raise PluginError(f"Renderer {self.name}: produces {self.produces!r}, not one of {', '.join(View.KINDS)}.")
+        if (self.produces == "script") != bool(self.script):
+            raise PluginError(f"Renderer {self.name}: a script view, and only a script view, has a script.")
+        if any(not s.startswith(".") for s in self.suffixes):
+            raise PluginError(f"Renderer {self.name}: suffixes start with a dot, got {self.suffixes}.")
+
+
+@dataclass(frozen=True)
+class Backend:
+    """Loads models. `handles` says None if it can load a spec, else the reason why not; `load` does it.
+
+    rank  lowest first when the user leaves the choice to attnviz
+    """
+
+    name: str
+    summary: str
+    handles: Callable[[ModelSpec], str | None]
+    load: Callable[[ModelSpec], Model]
+    rank: int = 50
+
+    def __post_init__(self) -> None:
+        _check_name("Backend", self.name)
+        _check_callable(f"Backend {self.name}: handles", self.handles)
+        _check_callable(f"Backend {self.name}: load", self.load)
+
+
+@dataclass(frozen=True)
+class Format:
+    """Reads and writes one file format. `content` names what it carries, e.g. "conversation".
+
+    read   path -> the content;  write  content, path -> None; either may be None
+    """
+
+    name: str
+    summary: str
+    content: str
+    suffixes: tuple[str, ...]
+    read: Callable[[Any], Any] | None = None
+    write: Callable[[Any, Any], None] | None = None
+
+    def __post_init__(self) -> None:
+        _check_name("Format", self.name)
+        if self.read is None and self.write is None:
+            raise PluginError(f"Format {self.name}: expected read or write, got neither.")
+
+
+@dataclass(frozen=True)
+class Tool:
+    """A tool a model may call. `parameters` is a JSON schema (type object); run(**arguments) returns text.
+
+    `run` raises an AttnvizError for arguments it cannot use; the text becomes the observation.
+    """
+
+    name: str
+    summary: str
+    parameters: Mapping[str, Any]
+    run: Callable[..., str]
+
+    def __post_init__(self) -> None:
+        _check_name("Tool", self.name)
+        _check_callable(f"Tool {self.name}: run", self.run)
+        if self.parameters.get("type") != "object":
+            raise PluginError(f'Tool {self.name}: parameters must be a JSON schema of type "object".')
+
+
+@dataclass(frozen=True)
+class ModelEntry:
+    """One line of the model menu.
+
+    source   folder, hub id, or anything a backend loads
+    size     what is downloaded or read, in words, e.g. "2.8 MB, embedded"
+    examples (category, prompt) pairs that the model answers well
+    """
+
+    name: str
+    title: str
+    source: str
+    size: str
+    licence: str
+    note: str = ""
+    backend: str = "auto"
+    default: bool = False
+    examples: tuple[tuple[str, str], ...] = field(default=())
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._/-]*", self.name):
+            raise PluginError(f"ModelEntry name {self.name!r}: expected letters, digits and . _ / -.")

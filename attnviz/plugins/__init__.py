@@ -1,0 +1,16 @@
+"""The built-in plugins, written as anybody would write theirs: they import `attnviz.hooks` and nothing else of attnviz."""
+
+BUILTIN = (
+    "attnviz.plugins.backends.hf",
+    "attnviz.plugins.analyses.attention_pattern",
+    "attnviz.plugins.analyses.attention_stats",
+    "attnviz.plugins.analyses.logit_lens",
+    "attnviz.plugins.renderers.attention_grid",
+    "attnviz.plugins.renderers.head_map",
+    "attnviz.plugins.renderers.lens_grid",
+    "attnviz.plugins.renderers.token_strip",
+    "attnviz.plugins.formats.conversation",
+    "attnviz.plugins.tools.calculator",
+    "attnviz.plugins.menu",
+)
+"""Modules in the order they are registered; also the order of tabs and menus."""

@@ -1,0 +1,70 @@
+"""One hash that says what a result is of: model, weights, input, analysis, parameters, versions, and its numbers."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import importlib.metadata
+import json
+from collections.abc import Iterator, Mapping
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from attnviz.types import ModelCard, Result, Run, to_jsonable
+
+LIBRARIES = ("attnviz", "numpy", "torch", "transformers")
+
+
+@lru_cache(maxsize=1)
+def versions() -> Mapping[str, str]:
+    """Version of every library a number depends on ("source" where it runs from a checkout)."""
+    found = {}
+    for name in LIBRARIES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            found[name] = "source"
+    return found
+
+
+def provenance(run: Run, card: ModelCard, analysis: str, params: Mapping[str, Any], result: Result) -> str:
+    """SHA-256, hex: a canonical JSON header, then each array's name, dtype, shape and little-endian C-order bytes.
+
+    Independent of how numpy prints and of the machine's byte order: the same numbers from the same versions give the
+    same hash.
+    """
+    header = {
+        "model": run.model,
+        "revision": run.spec.revision,
+        "weights": card.weights_digest,
+        "backend": run.spec.backend,
+        "dtype": card.dtype,
+        "attention": card.route,
+        "ids": hashlib.sha256(_bytes(run.tokens.ids)).hexdigest(),
+        "analysis": analysis,
+        "params": to_jsonable(params),
+        "versions": versions(),
+    }
+    digest = hashlib.sha256(json.dumps(header, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode())
+    for name, array in _arrays(result):
+        digest.update(json.dumps([name, array.dtype.newbyteorder("<").str, list(array.shape)]).encode())
+        digest.update(_bytes(array))
+    return digest.hexdigest()
+
+
+def _arrays(result: Result) -> Iterator[tuple[str, NDArray[Any]]]:
+    for field in dataclasses.fields(result):
+        value = getattr(result, field.name)
+        if isinstance(value, np.ndarray):
+            yield field.name, value
+        elif isinstance(value, Mapping):
+            for key, item in value.items():
+                if isinstance(item, np.ndarray):
+                    yield f"{field.name}.{key}", item
+
+
+def _bytes(array: NDArray[Any]) -> bytes:
+    return np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<")).tobytes()

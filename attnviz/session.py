@@ -1,0 +1,603 @@
+"""Load, trace, analyse and render over a registry; the caches; the one call that reaches the device.
+
+Data only moves one way through here: prompt → Run → (Trace) → Result → View. A `Session` may be shared by threads and
+users: nothing in it is "the last run"; a run is reached by its unguessable id.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import secrets
+import tempfile
+import threading
+import time
+import weakref
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from cachetools import LRUCache
+from numpy.typing import NDArray
+
+from attnviz.errors import BadInput, ModelError, PluginError, Unavailable, UnknownName
+from attnviz.hooks import (
+    Analysis,
+    AnalysisRequest,
+    Finding,
+    Message,
+    Model,
+    ModelCard,
+    ModelEntry,
+    ModelSpec,
+    Param,
+    Renderer,
+    Result,
+    Run,
+    Sampling,
+    Tokens,
+    Trace,
+    View,
+    Want,
+)
+from attnviz.provenance import provenance
+from attnviz.registry import Failure, Registry
+
+Progress = Callable[[float, str], None]
+MODELS_KEPT = 3
+RUNS_KEPT = 1000
+TRACE_BYTES = 512 << 20
+FINDING_BYTES = 128 << 20
+
+
+def _quiet(share: float, what: str) -> None:
+    """Progress that goes nowhere."""
+
+
+# --------------------------------------------------------------------------------------------- the device
+
+
+@dataclass(frozen=True)
+class Task:
+    """Work for the device, picklable: one run, and at most one analysis of it."""
+
+    session: str
+    run: Run
+    analysis: str | None = None
+    params: Mapping[str, Any] = field(default_factory=dict)
+    trace: Trace | None = None
+    capture: bool = False
+
+
+_SESSIONS: weakref.WeakValueDictionary[str, Session] = weakref.WeakValueDictionary()
+
+
+def on_device(task: Task) -> tuple[Trace | None, Result | None]:
+    """The one way to the device: at most one call per request, picklable in, numpy out.
+
+    Captures attention if the task asks for it, then runs the analysis if it names one.
+    """
+    session = _SESSIONS[task.session]
+    model = session.model(task.run.spec)
+    trace = model.trace(task.run.tokens, Want()) if task.capture else task.trace
+    if task.analysis is None:
+        return trace, None
+    return trace, session.compute(task.run, task.analysis, task.params, trace)
+
+
+# --------------------------------------------------------------------------------------------- session
+
+
+class Session:
+    """Everything a user does, over one registry."""
+
+    def __init__(self, registry: Registry, *, trace_bytes: int = TRACE_BYTES, finding_bytes: int = FINDING_BYTES):
+        self.registry = registry
+        self.id = secrets.token_urlsafe(12)
+        self._models: LRUCache[ModelSpec, Model] = LRUCache(MODELS_KEPT)
+        self._runs: LRUCache[str, Run] = LRUCache(RUNS_KEPT)
+        self._traces: LRUCache[Any, Trace] = LRUCache(trace_bytes, getsizeof=lambda trace: trace.nbytes)
+        self._findings: LRUCache[Any, Finding] = LRUCache(finding_bytes, getsizeof=_finding_bytes)
+        self._lock = threading.RLock()  # guards the four caches; never held while computing
+        self._busy: weakref.WeakValueDictionary[Any, _Turn] = weakref.WeakValueDictionary()
+        self.failures: list[Failure] = []
+        _SESSIONS[self.id] = self
+
+    # ---- models
+
+    def load(
+        self,
+        source: str | os.PathLike[str] | tuple[Any, Any] = "demo",
+        *,
+        backend: str = "auto",
+        revision: str | None = None,
+        dtype: str = "auto",
+        device: str = "auto",
+    ) -> LoadedModel:
+        """A model ready to be asked.
+
+        Args:
+            source: a name of the model menu, a folder, a hub id, or a (module, tokenizer) pair.
+            backend: a backend's name, or "auto" for the first that can load it.
+
+        Raises:
+            UnknownName: no such backend.
+            BadInput, ModelError: nothing can load it, with each backend's reason.
+        """
+        entry = self.registry.models.get(source) if isinstance(source, str) else None
+        spec = self._spec(source, entry, revision, backend, dtype, device)
+        chosen = self._backend(spec)
+        spec = dataclasses.replace(spec, backend=chosen)
+        model = self.model(spec)
+        return LoadedModel(self, spec, entry.name if entry else model.card.name, model.card)
+
+    def _spec(
+        self,
+        source: str | os.PathLike[str] | tuple[Any, Any],
+        entry: ModelEntry | None,
+        revision: str | None,
+        backend: str,
+        dtype: str,
+        device: str,
+    ) -> ModelSpec:
+        if isinstance(source, tuple):
+            name = f"{type(source[0]).__name__}-{id(source[0]):x}"
+            return ModelSpec(name, revision, backend, dtype, device, objects=source)
+        text = entry.source if entry else os.fspath(source)
+        if not text.strip():
+            raise BadInput(
+                "No model given. Expected a menu name, a folder or a hub id; `attnviz models` lists the menu."
+            )
+        if entry and backend == "auto":
+            backend = entry.backend
+        return ModelSpec(text, revision, backend, dtype, device)
+
+    def _backend(self, spec: ModelSpec) -> str:
+        backends = self.registry.backends
+        if spec.backend != "auto":
+            if spec.backend not in backends:
+                raise UnknownName("backend", spec.backend, backends)
+            reason = backends[spec.backend].handles(spec)
+            if reason is not None:
+                raise ModelError(f"The backend {spec.backend} cannot load {spec.source!r}: {reason}")
+            return spec.backend
+        reasons = []
+        for backend in sorted(backends.values(), key=lambda b: b.rank):
+            reason = backend.handles(spec)
+            if reason is None:
+                return backend.name
+            reasons.append(f"{backend.name}: {reason}")
+        raise ModelError(f"No backend can load {spec.source!r}. " + " ".join(reasons))
+
+    def model(self, spec: ModelSpec) -> Model:
+        """The loaded model of a spec; loads it when it is not in memory."""
+        with self._turn(("model", spec)):
+            with self._lock:
+                found = self._models.get(spec)
+            if found is None:
+                if spec.backend not in self.registry.backends:
+                    raise UnknownName("backend", spec.backend, self.registry.backends)
+                found = self.registry.backends[spec.backend].load(spec)
+                with self._lock:
+                    self._models[spec] = found
+            return found
+
+    # ---- runs
+
+    def start(self, model: LoadedModel, tokens: Tokens, **about: Any) -> TracedRun:
+        """A new run over exactly these ids. The forward pass happens when something first needs it."""
+        run = Run(id=secrets.token_urlsafe(12), spec=model.spec, model=model.name, tokens=tokens, **about)
+        with self._lock:
+            self._runs[run.id] = run
+        return TracedRun(model, run)
+
+    def run(self, run_id: str) -> TracedRun:
+        """The run of an id.
+
+        Raises:
+            BadInput: no such run, or it has been dropped from memory.
+        """
+        with self._lock:
+            run = self._runs.get(run_id)
+        if run is None:
+            raise BadInput("This run is no longer in memory. Press Run to compute it again.")
+        card = self.model(run.spec).card
+        return TracedRun(LoadedModel(self, run.spec, run.model, card), run)
+
+    def trace(self, run: Run) -> Trace:
+        """Attention of a run, computed once.
+
+        Raises:
+            Unavailable: the model gives no attention, with the reason.
+        """
+        key = _ids_key(run)
+        with self._turn(("trace", key)):
+            found = self._cached_trace(key)
+            if found is None:
+                found, _ = on_device(Task(self.id, run, capture=True))
+                assert found is not None
+                self._keep_trace(key, found)
+            return found
+
+    # ---- analyses
+
+    def check(self, analysis: Analysis, card: ModelCard) -> str | None:
+        """None if the model can be analysed so, else the reason why not."""
+        lacking = sorted(analysis.requires - card.capabilities)
+        return " ".join(f"Needs {name}: {card.missing.get(name, 'this model has none.')}" for name in lacking) or None
+
+    def analysis(self, name: str) -> Analysis:
+        """The analysis of a name. Raises UnknownName, which lists those that exist."""
+        if name not in self.registry.analyses:
+            raise UnknownName("analysis", name, self.registry.analyses)
+        return self.registry.analyses[name]
+
+    def resolve(self, analysis: Analysis, run: TracedRun, given: Mapping[str, Any]) -> dict[str, Any]:
+        """All parameters with values that fit this run.
+
+        Raises:
+            UnknownName: a parameter the analysis does not have.
+            BadInput: a value out of bounds, such as a layer the model does not have.
+        """
+        params = analysis.resolve(given)
+        layers = run.model.card.layers
+        layer: Any = None
+        for param in sorted(analysis.params, key=lambda p: p.type != "layer"):  # heads depend on the layer
+            value = params[param.name]
+            if param.type == "layer":
+                layer = params[param.name] = _in_range(param, value, len(layers), _first_with_attention(run.model.card))
+            elif param.type == "head":
+                chosen = layers[layer : layer + 1] if isinstance(layer, int) else layers
+                params[param.name] = _in_range(param, value, max((c.heads for c in chosen), default=0), 0)
+            elif param.type == "token":
+                params[param.name] = _in_range(param, value, len(run.tokens), len(run.tokens) - 1)
+        return params
+
+    def analyze(
+        self, run: TracedRun, name: str, params: Mapping[str, Any], progress: Progress = _quiet
+    ) -> SavableFinding:
+        """Run an analysis, or return it from the cache (`cached` says so).
+
+        Raises:
+            UnknownName, BadInput: the request is wrong.
+            Unavailable: the model lacks what the analysis requires, with the reason.
+        """
+        started = time.perf_counter()
+        analysis = self.analysis(name)
+        if reason := self.check(analysis, run.model.card):
+            raise Unavailable(f"{analysis.title} is not available for {run.model.name}. {reason}")
+        resolved = self.resolve(analysis, run, params)
+        key = (_ids_key(run.run), run.generated_from, name, analysis.version, tuple(sorted(resolved.items())))
+        with self._turn(("finding", key)):
+            with self._lock:
+                found = self._findings.get(key)
+            if found is not None:
+                spent = time.perf_counter() - started
+                found = dataclasses.replace(found, run=run.id, cached=True, seconds=spent, model=run.model.name)
+                return SavableFinding(**_shallow(found), session=self)
+            result = self._compute_once(run.run, analysis, resolved, progress)
+            finding = Finding(
+                analysis=name,
+                title=analysis.title,
+                params=resolved,
+                model=run.model.name,
+                tokens=run.tokens,
+                result=result,
+                provenance=provenance(run.run, run.model.card, name, resolved, result),
+                run=run.id,
+                generated_from=run.generated_from,
+                seconds=time.perf_counter() - started,
+            )
+            with self._lock:
+                _keep(self._findings, key, finding)
+            return SavableFinding(**_shallow(finding), session=self)
+
+    def _compute_once(self, run: Run, analysis: Analysis, params: Mapping[str, Any], progress: Progress) -> Result:
+        """Trace (if needed) and analysis: one crossing to the device, none if all it needs is in memory."""
+        key = _ids_key(run)
+        with self._turn(("trace", key)):
+            needs = "attention" in analysis.requires
+            trace = self._cached_trace(key) if needs else None
+            capture = needs and trace is None
+            progress(0.1, "Reading the model" if capture or analysis.gpu else "Computing")
+            if analysis.gpu:
+                captured, result = on_device(Task(self.id, run, analysis.name, params, trace, capture))
+            else:
+                captured = on_device(Task(self.id, run, capture=True))[0] if capture else trace
+                result = None
+            if capture and captured is not None:
+                self._keep_trace(key, captured)
+        return result if result is not None else self.compute(run, analysis.name, params, captured, progress)
+
+    def compute(
+        self, run: Run, name: str, params: Mapping[str, Any], trace: Trace | None, progress: Progress = _quiet
+    ) -> Result:
+        """Call the plugin's own function and check what it returns. A plugin that raises is recorded, and raises on."""
+        analysis = self.analysis(name)
+        model = self.model(run.spec)
+        request = AnalysisRequest(run, model.card, model, params, trace, progress)
+        try:
+            result = analysis.run(request)
+            if not isinstance(result, analysis.produces):
+                expected, got = analysis.produces.__name__, type(result).__name__
+                raise PluginError(f"Analysis {name} returned {got}, expected {expected}.")
+        except (BadInput, Unavailable, ModelError):
+            raise
+        except Exception as error:
+            self._record(name, error)
+            raise
+        return result
+
+    def _record(self, name: str, error: Exception) -> None:
+        source = next((p.source for p in self.registry.plugins if ("analyses", name) in p.provides), name)
+        failure = Failure(name, source, "run", f"{type(error).__name__}: {error}")
+        with self._lock:
+            if failure not in self.failures:
+                self.failures.append(failure)
+
+    # ---- renderers
+
+    def renderers(self, kind: type[Result]) -> list[Renderer]:
+        """Renderers that draw this kind of result, in the order they are offered."""
+        fitting = [r for r in self.registry.renderers.values() if issubclass(kind, r.accepts)]
+        return sorted(fitting, key=lambda r: r.order)
+
+    def render(self, finding: Finding, name: str) -> View:
+        """The finding drawn by one renderer.
+
+        Raises:
+            UnknownName: no renderer of that name draws this kind of result.
+        """
+        return self._renderer(finding, name).render(finding)
+
+    def _renderer(self, finding: Finding, name: str) -> Renderer:
+        fitting = {r.name: r for r in self.renderers(type(finding.result))}
+        if name not in fitting:
+            raise UnknownName(f"renderer for {finding.result.kind}", name, fitting)
+        return fitting[name]
+
+    def save(self, finding: Finding, path: str | os.PathLike[str]) -> Path:
+        """Write the finding to a file; the suffix picks the renderer. Written whole or not at all.
+
+        Raises:
+            BadInput: no renderer for the suffix, or the folder cannot be written to.
+        """
+        target = Path(path)
+        suffixes = {s: r for r in reversed(self.renderers(type(finding.result))) for s in r.suffixes}
+        if target.suffix.lower() not in suffixes:
+            known = ", ".join(sorted(suffixes))
+            raise BadInput(f"Cannot save {target.name!r}: expected a file ending in one of {known}.")
+        view = suffixes[target.suffix.lower()].render(finding)
+        content = view.payload.encode() if isinstance(view.payload, str) else view.payload
+        try:
+            _write_whole(target, content)
+        except OSError as error:
+            raise BadInput(f"Cannot write {target}: {error.strerror or error}.") from error
+        return target
+
+    # ---- caches
+
+    @contextmanager
+    def _turn(self, key: Any) -> Iterator[None]:
+        """One thread at a time per key, so that two askers of the same thing compute it once."""
+        with self._lock:
+            turn = self._busy.get(key)
+            if turn is None:
+                turn = self._busy[key] = _Turn()
+        with turn.lock:
+            yield
+
+    def _cached_trace(self, key: Any) -> Trace | None:
+        with self._lock:
+            return self._traces.get(key)
+
+    def _keep_trace(self, key: Any, trace: Trace) -> None:
+        with self._lock:
+            _keep(self._traces, key, trace)
+
+
+class _Turn:
+    """A lock that may be weakly referenced."""
+
+    def __init__(self) -> None:
+        self.lock = threading.RLock()
+
+
+# --------------------------------------------------------------------------------------------- what users hold
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model in a session."""
+
+    session: Session
+    spec: ModelSpec
+    name: str
+    card: ModelCard
+
+    def tokenize(self, text: str | None = None, *, messages: Sequence[Message] | None = None) -> Tokens:
+        """Tokens of a text or of a conversation. Raises BadInput if it is neither, both, or cannot be used."""
+        if (text is None) == (messages is None):
+            raise BadInput("Expected either a text or messages, got " + ("neither." if text is None else "both."))
+        prompt = text if text is not None else _checked_messages(messages)
+        return self.session.model(self.spec).tokenize(prompt)  # type: ignore[arg-type]
+
+    def trace(
+        self, text: str | None = None, *, messages: Sequence[Message] | None = None, category: str = ""
+    ) -> TracedRun:
+        """A run of the prompt. The forward pass happens when something first needs it."""
+        return self.session.start(self, self.tokenize(text, messages=messages), category=category)
+
+    def generate(
+        self,
+        text: str | None = None,
+        *,
+        messages: Sequence[Message] | None = None,
+        max_new_tokens: int = 40,
+        temperature: float = 0.0,
+        top_p: float = 1.0,
+        repetition_penalty: float = 1.0,
+        seed: int | None = None,
+        category: str = "",
+        on_token: Callable[[int], None] | None = None,
+        cancelled: Callable[[], bool] | None = None,
+    ) -> TracedRun:
+        """A run of the prompt and the model's answer to it, over the exact ids that were generated.
+
+        Raises:
+            BadInput: an unusable prompt or sampling setting.
+            Unavailable: the model cannot generate.
+        """
+        sampling = Sampling(max_new_tokens, temperature, top_p, repetition_penalty, seed)
+        _check_sampling(sampling)
+        if "generation" not in self.card.capabilities:
+            raise Unavailable(f"{self.name} cannot generate. {self.card.missing.get('generation', '')}".strip())
+        prompt = self.tokenize(text, messages=messages)
+        answer = self.session.model(self.spec).generate(prompt, sampling, on_token, cancelled)
+        return self.session.start(self, answer, generated_from=len(prompt), sampling=sampling, category=category)
+
+
+@dataclass(frozen=True)
+class TracedRun:
+    """A run in a session: its tokens, its attention, and every analysis of it."""
+
+    model: LoadedModel
+    run: Run
+
+    @property
+    def id(self) -> str:
+        return self.run.id
+
+    @property
+    def tokens(self) -> Tokens:
+        return self.run.tokens
+
+    @property
+    def generated_from(self) -> int | None:
+        return self.run.generated_from
+
+    @property
+    def text(self) -> str:
+        """Prompt and answer."""
+        return self.run.text
+
+    @property
+    def captured(self) -> Trace:
+        """What the forward pass gave. Raises Unavailable, with the reason, for a model without attention."""
+        return self.model.session.trace(self.run)
+
+    def attention(self, layer: int, head: int) -> NDArray[np.float32]:
+        """Pattern of one head, float32 [query, key]. Raises BadInput for a layer or head that does not exist."""
+        return self.captured.attention(layer, head)
+
+    def analyze(self, analysis: str, **params: Any) -> SavableFinding:
+        """The result of an analysis; see `attnviz plugins` for names and parameters."""
+        return self.model.session.analyze(self, analysis, params)
+
+
+@dataclass(frozen=True)
+class SavableFinding(Finding):
+    """A finding that can be drawn and written to a file."""
+
+    session: Session | None = field(default=None, compare=False, repr=False)
+
+    def _home(self) -> Session:
+        if self.session is None:
+            raise BadInput("This finding belongs to no session, so there are no renderers to draw it.")
+        return self.session
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write to a file; the suffix picks the renderer: .html .png .svg .csv .json."""
+        return self._home().save(self, path)
+
+    def render(self, renderer: str) -> View:
+        """Drawn by the renderer of this name."""
+        return self._home().render(self, renderer)
+
+    def to_json(self) -> str:
+        """The JSON text the command line prints."""
+        return str(self.render("json").payload)
+
+
+# --------------------------------------------------------------------------------------------- small steps
+
+
+def _in_range(param: Param, value: Any, count: int, default: int) -> Any:
+    if value is None:
+        return default
+    if isinstance(value, int) and not isinstance(value, bool) and value >= count:
+        known = f"0 to {count - 1}" if count else "none"
+        raise BadInput(f"Unknown {param.type} {value}. There are {count}: {known}.")
+    return value
+
+
+def _first_with_attention(card: ModelCard) -> int:
+    return next((layer.index for layer in card.layers if layer.heads > 0 and layer.kind not in ("none", "linear")), 0)
+
+
+def _ids_key(run: Run) -> tuple[ModelSpec, bytes]:
+    return run.spec, run.tokens.ids.tobytes()
+
+
+def _finding_bytes(finding: Finding) -> int:
+    fields = (getattr(finding.result, f.name) for f in dataclasses.fields(finding.result))
+    nested = [list(v.values()) if isinstance(v, Mapping) else [v] for v in fields]
+    return 1024 + sum(a.nbytes for values in nested for a in values if isinstance(a, np.ndarray))
+
+
+def _keep(cache: LRUCache[Any, Any], key: Any, value: Any) -> None:
+    """Store unless the value alone is larger than the cache."""
+    if cache.getsizeof(value) <= cache.maxsize:
+        cache[key] = value
+
+
+def _shallow(finding: Finding) -> dict[str, Any]:
+    return {f.name: getattr(finding, f.name) for f in dataclasses.fields(Finding)}
+
+
+ROLES = ("system", "user", "assistant")
+
+
+def _checked_messages(messages: object) -> list[Message]:
+    if not isinstance(messages, Sequence) or isinstance(messages, str) or not messages:
+        raise BadInput('Messages: expected a list such as [{"role": "user", "content": "…"}].')
+    for number, message in enumerate(messages):
+        fits = isinstance(message, Mapping) and all(isinstance(message.get(k), str) for k in ("role", "content"))
+        if not fits:
+            raise BadInput(f'Message {number}: expected {{"role", "content"}} with texts, got {message!r:.80}.')
+        if message["role"] not in ROLES:
+            raise UnknownName(f"role of message {number}", message["role"], ROLES)
+    return list(messages)
+
+
+def _check_sampling(sampling: Sampling) -> None:
+    bounds = {
+        "max_new_tokens": (1, 100_000),
+        "temperature": (0.0, 100.0),
+        "top_p": (1e-6, 1.0),
+        "repetition_penalty": (1e-3, 100.0),
+    }
+    for name, (low, high) in bounds.items():
+        value = getattr(sampling, name)
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value <= high:
+            raise BadInput(f"{name}: expected a number from {low:g} to {high:g}, got {value!r}.")
+
+
+def _write_whole(target: Path, content: bytes) -> None:
+    """Write beside the target, flush to disk, then rename: a reader sees the old file or the new one."""
+    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        umask = os.umask(0)
+        os.umask(umask)
+        os.chmod(name, 0o666 & ~umask)  # mkstemp makes it private; the file is the user's like any other
+        os.replace(name, target)
+    except BaseException:
+        os.unlink(name)
+        raise

@@ -1,0 +1,669 @@
+"""The data attnviz passes around: frozen, numpy only, shapes checked on construction.
+
+Axis order everywhere: [layer, head, query, key]. One prompt per run, no batch axis. A *pattern* is post-softmax.
+Position q predicts token q+1. Missing numbers are NaN in arrays and null in JSON, always with a reason beside them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from attnviz.errors import BadInput, ShapeError
+
+Floats = NDArray[np.floating[Any]]
+Ints = NDArray[np.integer[Any]]
+Bools = NDArray[np.bool_]
+
+__all__ = [
+    "AttentionPattern",
+    "Finding",
+    "HeadScores",
+    "LayerCapture",
+    "LayerCard",
+    "LensTable",
+    "ModelCard",
+    "ModelSpec",
+    "Result",
+    "Run",
+    "Sampling",
+    "Segment",
+    "SelfCheck",
+    "Table",
+    "TokenMatrix",
+    "TokenScores",
+    "Tokens",
+    "Trace",
+    "View",
+    "Want",
+    "from_jsonable",
+    "result_types",
+    "to_jsonable",
+]
+
+
+def _need(what: str, array: NDArray[Any], shape: tuple[int | None, ...]) -> None:
+    """Refuse `array` unless its shape is `shape` (None = any length)."""
+    fits = array.ndim == len(shape) and all(s is None or s == n for s, n in zip(shape, array.shape, strict=True))
+    if not fits:
+        expected = "[" + ", ".join("any" if s is None else str(s) for s in shape) + "]"
+        raise ShapeError(what, expected, list(array.shape))
+
+
+def _read_only(array: NDArray[Any]) -> NDArray[Any]:
+    view: NDArray[Any] = np.asarray(array).view()
+    view.flags.writeable = False
+    return view
+
+
+# --------------------------------------------------------------------------------------------- models
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """Which model, and how it is to be loaded. Hashable: it keys the caches.
+
+    `source` is a hub id, a folder, or the name of a menu entry. `objects` carries a (module, tokenizer) pair that is
+    already in memory; the spec is then named after the pair and equal only to itself.
+    """
+
+    source: str
+    revision: str | None = None
+    backend: str = "auto"
+    dtype: str = "auto"
+    device: str = "auto"
+    objects: tuple[Any, ...] | None = field(default=None, compare=False, repr=False)
+
+
+@dataclass(frozen=True)
+class LayerCard:
+    """One layer of a model. `kind`: full | sliding | linear | none | cross."""
+
+    index: int
+    kind: str
+    heads: int
+    kv_heads: int
+    window: int | None = None
+    experts: int | None = None
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """What is known of a model before any run.
+
+    `capabilities` ⊆ {attention, hidden_states, logits, gradients, interventions, generation, sensors}; every one that
+    is absent has its reason in `missing`. `route`: interface | eager | none, with `route_reason` in words.
+    """
+
+    name: str
+    architecture: str
+    layers: tuple[LayerCard, ...]
+    vocabulary: int
+    positions: int | None
+    dtype: str
+    device: str
+    parameters: int
+    causal: bool
+    route: str
+    route_reason: str
+    capabilities: frozenset[str]
+    missing: Mapping[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    weights_digest: str = ""
+
+
+# --------------------------------------------------------------------------------------------- text
+
+
+@dataclass(frozen=True)
+class Segment:
+    """Tokens start..stop-1 belong to one role: system, user, assistant, thought, action, observation, answer, text."""
+
+    role: str
+    start: int
+    stop: int
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """A tokenised prompt. Tokens are keyed by position and id, never by decoded text.
+
+    ids      [T] int64
+    labels   T strings, one per token, safe to show (a token that is part of a character shows its bytes)
+    offsets  [T, 2] int64, character span of each token in `text`; (-1, -1) where the token has none
+    special  [T] bool, control tokens of the model (BOS, role marks, padding …)
+    """
+
+    ids: Ints
+    labels: tuple[str, ...]
+    offsets: Ints
+    special: Bools
+    text: str
+    segments: tuple[Segment, ...] = ()
+
+    def __post_init__(self) -> None:
+        count = len(self.labels)
+        _need("Tokens.ids", self.ids, (count,))
+        _need("Tokens.offsets", self.offsets, (count, 2))
+        _need("Tokens.special", self.special, (count,))
+        for segment in self.segments:
+            if not 0 <= segment.start <= segment.stop <= count:
+                raise ShapeError("Tokens.segments", f"within 0..{count}", (segment.start, segment.stop))
+        for name in ("ids", "offsets", "special"):
+            object.__setattr__(self, name, _read_only(getattr(self, name)))
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How an answer is generated. temperature 0 = greedy. `seed` makes a sampled answer repeatable."""
+
+    max_new_tokens: int = 40
+    temperature: float = 0.0
+    top_p: float = 1.0
+    repetition_penalty: float = 1.0
+    seed: int | None = None
+
+
+@dataclass(frozen=True)
+class Run:
+    """One prompt (and answer) of one model. `generated_from` is the index of the first generated token."""
+
+    id: str
+    spec: ModelSpec
+    model: str
+    tokens: Tokens
+    generated_from: int | None = None
+    sampling: Sampling | None = None
+    category: str = ""
+
+    @property
+    def text(self) -> str:
+        """The whole text, prompt and answer."""
+        return self.tokens.text
+
+
+# --------------------------------------------------------------------------------------------- what a forward pass gave
+
+
+@dataclass(frozen=True)
+class Want:
+    """What a trace is asked to keep. `layers` None = all. `thumbnail` is the edge of the max-pooled pictures."""
+
+    attention: bool = True
+    layers: tuple[int, ...] | None = None
+    thumbnail: int = 64
+
+
+@dataclass(frozen=True)
+class LayerCapture:
+    """Attention of one layer: queries and keys to recompute any map from, and statistics of every row.
+
+    q          [H, Q, D]     queries after position encoding (float32, or float16 where the whole would not fit)
+    k          [H_kv, K, D]  keys after position encoding; H is a multiple of H_kv (grouped-query attention)
+    scale      scores = scale · q·k
+    causal     key k visible to query q only if k <= q
+    visible    [Q, K] bool or None: further mask (window, padding)
+    bias       [1 or H, Q, K] float or None: added to the scores (relative positions)
+    softcap    scores = softcap · tanh(scores / softcap), or None
+    sinks      [H] logits of a learned sink beside the keys, or None; rows then sum to less than 1
+    weights    [H, Q, K] float or None: the map itself, of a model that gives no queries and keys; q and k are then None
+    entropy    [H, Q] bits         row entropy
+    row_max    [H, Q]              largest weight of the row
+    distance   [H, Q] tokens       Σ_k p(k)·|q−k|
+    column_sum [H, K]              Σ_q A[q, k]
+    allowed    [Q] int             n(q), keys visible to query q
+    seen_by    [K] int             queries that may see key k
+    thumbnail  [H, n, m] uint8     round(255·√max) over blocks of the map
+    """
+
+    q: Floats | None
+    k: Floats | None
+    scale: float
+    causal: bool
+    entropy: Floats
+    row_max: Floats
+    distance: Floats
+    column_sum: Floats
+    allowed: Ints
+    seen_by: Ints
+    thumbnail: NDArray[np.uint8]
+    visible: Bools | None = None
+    bias: Floats | None = None
+    softcap: float | None = None
+    sinks: Floats | None = None
+    weights: Floats | None = None
+
+    def __post_init__(self) -> None:
+        heads, queries, keys = self._shape()
+        for name in ("entropy", "row_max", "distance"):
+            _need(f"LayerCapture.{name}", getattr(self, name), (heads, queries))
+        _need("LayerCapture.column_sum", self.column_sum, (heads, keys))
+        _need("LayerCapture.allowed", self.allowed, (queries,))
+        _need("LayerCapture.seen_by", self.seen_by, (keys,))
+        _need("LayerCapture.thumbnail", self.thumbnail, (heads, None, None))
+        if self.visible is not None:
+            _need("LayerCapture.visible", self.visible, (queries, keys))
+
+    def _shape(self) -> tuple[int, int, int]:
+        """Heads, queries and keys, from the map or from queries and keys."""
+        if self.weights is not None:
+            _need("LayerCapture.weights", self.weights, (None, None, None))
+            heads, queries, keys = self.weights.shape
+            return heads, queries, keys
+        if self.q is None or self.k is None:
+            raise BadInput("LayerCapture: expected queries and keys, or weights; got neither.")
+        _need("LayerCapture.q", self.q, (None, None, None))
+        _need("LayerCapture.k", self.k, (None, None, self.q.shape[2]))
+        heads, queries, _ = self.q.shape
+        if self.k.shape[0] == 0 or heads % self.k.shape[0]:
+            raise ShapeError("LayerCapture.k heads", f"a divisor of {heads}", self.k.shape[0])
+        return heads, queries, self.k.shape[1]
+
+    @property
+    def heads(self) -> int:
+        return int(self.entropy.shape[0])
+
+    def pattern(self, head: int, rows: slice | None = None) -> NDArray[np.float32]:
+        """Attention of one head, recomputed from q and k in float32 (or read from `weights`).
+
+        Returns [rows, K]; each row sums to 1 over the keys it may see (to less where there is a learned sink).
+        """
+        rows = rows or slice(None)
+        if self.weights is not None:
+            return self.weights[head, rows].astype(np.float32)
+        if self.q is None or self.k is None:
+            raise BadInput("LayerCapture: expected queries and keys, or weights; got neither.")
+        keys = self.k[head // (self.heads // self.k.shape[0])].astype(np.float32)  # [K, D]
+        scores = (self.q[head, rows].astype(np.float32) * np.float32(self.scale)) @ keys.T  # [q, K]
+        if self.softcap is not None:
+            scores = np.float32(self.softcap) * np.tanh(scores / np.float32(self.softcap))
+        if self.bias is not None:
+            scores = scores + self.bias[head if self.bias.shape[0] > 1 else 0, rows]
+        hidden = self.hidden(rows)
+        if hidden is not None:
+            scores[hidden] = -np.inf
+        top = scores.max(axis=-1, keepdims=True)
+        if self.sinks is not None:
+            top = np.maximum(top, np.float32(self.sinks[head]))
+        top = np.where(np.isfinite(top), top, np.float32(0))  # a row that sees nothing stays zero
+        weights = np.exp(scores - top)
+        total = weights.sum(axis=-1, keepdims=True)
+        if self.sinks is not None:
+            total = total + np.exp(np.float32(self.sinks[head]) - top)
+        pattern: NDArray[np.float32] = np.divide(weights, total, out=np.zeros_like(weights), where=total > 0)
+        return pattern
+
+    def hidden(self, rows: slice | None = None) -> Bools | None:
+        """[rows, K] True where a query may not see a key; None when every key is visible."""
+        queries, keys = len(self.allowed), len(self.seen_by)
+        blocked: Bools | None = None if self.visible is None else ~self.visible[rows or slice(None)]
+        if self.causal:
+            later = np.arange(keys)[None, :] > np.arange(queries)[rows or slice(None), None]
+            blocked = later if blocked is None else blocked | later
+        return blocked
+
+
+@dataclass(frozen=True)
+class Trace:
+    """What one forward pass gave. `layers[i]` is layer i, or None when it has no attention (reason in `missing`)."""
+
+    layers: tuple[LayerCapture | None, ...]
+    missing: Mapping[int, str] = field(default_factory=dict)
+    precision: str = "float32"
+    seconds: float = 0.0
+
+    def __post_init__(self) -> None:
+        for index, layer in enumerate(self.layers):
+            if layer is None and index not in self.missing:
+                raise BadInput(f"Trace: layer {index} has no attention and no reason for it.")
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held by all arrays; keys the caches' budgets."""
+        captures = [layer for layer in self.layers if layer is not None]
+        arrays = [getattr(c, f.name) for c in captures for f in dataclasses.fields(c)]
+        return sum(a.nbytes for a in arrays if isinstance(a, np.ndarray))
+
+    @property
+    def heads(self) -> int:
+        """Largest head count of any layer."""
+        return max((layer.heads for layer in self.layers if layer is not None), default=0)
+
+    def layer(self, index: int) -> LayerCapture:
+        """Layer `index`.
+
+        Raises:
+            BadInput: no such layer, or a layer without attention (with the reason).
+        """
+        if not 0 <= index < len(self.layers):
+            raise BadInput(f"Unknown layer {index}. This model has layers 0 to {len(self.layers) - 1}.")
+        found = self.layers[index]
+        if found is None:
+            raise BadInput(f"Layer {index} has no attention: {self.missing[index]}")
+        return found
+
+    def attention(self, layer: int, head: int, rows: slice | None = None) -> NDArray[np.float32]:
+        """Pattern of one head, [query, key].
+
+        Raises:
+            BadInput: no such layer or head.
+        """
+        capture = self.layer(layer)
+        if not 0 <= head < capture.heads:
+            raise BadInput(f"Unknown head {head}. Layer {layer} has heads 0 to {capture.heads - 1}.")
+        return capture.pattern(head, rows)
+
+
+# --------------------------------------------------------------------------------------------- results
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """Base of the closed set of results. `info` says units, mask and what was averaged; `warnings` where it misleads."""
+
+    kind: ClassVar[str] = ""
+    info: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttentionPattern(Result):
+    """Pattern of one head (or a mean of heads), with a small picture of every head.
+
+    weights     [Q, K] float32, rows sum to 1 over visible keys
+    layer, head index, or "mean"
+    thumbnails  [L, H, n, n] uint8, round(255·√max) over blocks; 0 for a layer without attention
+    generated_from  first generated token, or None
+    sinks       positions left out and renormalised; empty = nothing was left out
+    every       [L, H, Q, K] float16, or None unless all heads were asked for
+    """
+
+    kind: ClassVar[str] = "attention_pattern"
+    weights: Floats
+    layer: int | str
+    head: int | str
+    thumbnails: NDArray[np.uint8]
+    causal: bool
+    generated_from: int | None = None
+    sinks: tuple[int, ...] = ()
+    missing: Mapping[int, str] = field(default_factory=dict)
+    every: Floats | None = None
+
+    def __post_init__(self) -> None:
+        _need("AttentionPattern.weights", self.weights, (None, None))
+        _need("AttentionPattern.thumbnails", self.thumbnails, (None, None, None, None))
+        if self.every is not None:
+            _need("AttentionPattern.every", self.every, (*self.thumbnails.shape[:2], *self.weights.shape))
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeadScores(Result):
+    """Named metrics over layers and heads.
+
+    metrics           name -> [L, H]; NaN where a layer has no attention
+    units             name -> unit, one per metric
+    received          [L, K] corrected received attention, 1.0 = as much as a uniform head would give; or None
+    layer_importance  [L] mean focus over heads, or None
+    sinks             detected sink positions
+    """
+
+    kind: ClassVar[str] = "head_scores"
+    metrics: Mapping[str, Floats]
+    units: Mapping[str, str]
+    received: Floats | None = None
+    layer_importance: Floats | None = None
+    sinks: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.metrics:
+            raise BadInput("HeadScores.metrics: expected at least one metric, got none.")
+        shape = next(iter(self.metrics.values())).shape
+        for name, values in self.metrics.items():
+            _need(
+                f"HeadScores.metrics[{name!r}]",
+                values,
+                (shape[0], shape[1]) if len(shape) == 2 else (None, None),
+            )
+            if name not in self.units:
+                raise BadInput(f"HeadScores.units: no unit for metric {name!r}.")
+        if self.received is not None:
+            _need("HeadScores.received", self.received, (shape[0], None))
+        if self.layer_importance is not None:
+            _need("HeadScores.layer_importance", self.layer_importance, (shape[0],))
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenScores(Result):
+    """One number per token of the run. scores [T]."""
+
+    kind: ClassVar[str] = "token_scores"
+    scores: Floats
+    unit: str
+
+    def __post_init__(self) -> None:
+        _need("TokenScores.scores", self.scores, (None,))
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenMatrix(Result):
+    """Numbers between tokens: rows = targets, columns = sources.
+
+    scores  [R, C];  rows [R], columns [C] token positions
+    """
+
+    kind: ClassVar[str] = "token_matrix"
+    scores: Floats
+    rows: Ints
+    columns: Ints
+    unit: str
+
+    def __post_init__(self) -> None:
+        _need("TokenMatrix.rows", self.rows, (None,))
+        _need("TokenMatrix.columns", self.columns, (None,))
+        _need("TokenMatrix.scores", self.scores, (len(self.rows), len(self.columns)))
+
+
+@dataclass(frozen=True)
+class SelfCheck:
+    """The lens's last row against the model's own logits."""
+
+    ok: bool
+    max_abs_diff: float
+    kl: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class LensTable(Result):
+    """What each site of the residual stream would predict, exact over the whole vocabulary.
+
+    sites          N names; the last is "model", the model's own output
+    positions      [P] token positions; position p predicts token p+1
+    top_ids        [N, P, k];  top_logprobs [N, P, k] natural logarithm
+    entropy        [N, P] bits
+    kl_model_lens, kl_lens_model, jensen_shannon  [N, P] bits;  total_variation [N, P] in 0..1
+    target_ids     [P] id whose rank is followed (-1 = none: the last position has no next token unless one is typed)
+    target_logprob [N, P];  target_rank [N, P] 0 = top (-1 = no target)
+    settles_at     [P] first site from which the model's top-1 stays top-1 to the end
+    settles_in_top5 [P] first site from which it stays among the top 5
+    labels         id -> text of every id named in this table
+    """
+
+    kind: ClassVar[str] = "lens_table"
+    sites: tuple[str, ...]
+    positions: Ints
+    top_ids: Ints
+    top_logprobs: Floats
+    entropy: Floats
+    kl_model_lens: Floats
+    kl_lens_model: Floats
+    jensen_shannon: Floats
+    total_variation: Floats
+    target_ids: Ints
+    target_logprob: Floats
+    target_rank: Ints
+    settles_at: Ints
+    settles_in_top5: Ints
+    self_check: SelfCheck
+    labels: Mapping[int, str]
+
+    def __post_init__(self) -> None:
+        sites, positions = len(self.sites), len(self.positions)
+        _need("LensTable.top_ids", self.top_ids, (sites, positions, None))
+        _need("LensTable.top_logprobs", self.top_logprobs, self.top_ids.shape)
+        for name in ("entropy", "kl_model_lens", "kl_lens_model", "jensen_shannon", "total_variation"):
+            _need(f"LensTable.{name}", getattr(self, name), (sites, positions))
+        for name in ("target_logprob", "target_rank"):
+            _need(f"LensTable.{name}", getattr(self, name), (sites, positions))
+        for name in ("target_ids", "settles_at", "settles_in_top5"):
+            _need(f"LensTable.{name}", getattr(self, name), (positions,))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table(Result):
+    """Rows of plain values under named columns. A cell is text, a number, or None."""
+
+    kind: ClassVar[str] = "table"
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str | float | int | None, ...], ...]
+
+    def __post_init__(self) -> None:
+        for number, row in enumerate(self.rows):
+            if len(row) != len(self.columns):
+                raise ShapeError(f"Table row {number}", f"{len(self.columns)} cells", f"{len(row)} cells")
+
+
+def result_types() -> Mapping[str, type[Result]]:
+    """kind -> class, of the closed set."""
+    kinds = (AttentionPattern, HeadScores, TokenScores, TokenMatrix, LensTable, Table)
+    return MappingProxyType({cls.kind: cls for cls in kinds})
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A result with everything a picture must say about where it came from."""
+
+    analysis: str
+    title: str
+    params: Mapping[str, Any]
+    model: str
+    tokens: Tokens
+    result: Result
+    provenance: str = ""
+    run: str = ""
+    generated_from: int | None = None
+    seconds: float = 0.0
+    cached: bool = False
+
+
+@dataclass(frozen=True)
+class View:
+    """What a renderer makes. `kind`: script | plotly | table | text | html | image | file.
+
+    script  payload is a JSON-able dict, drawn by the renderer's own JavaScript
+    plotly  a plotly Figure       table  (columns, rows)      text  a string
+    html    a whole offline page  image  PNG bytes            file  bytes of a file
+    """
+
+    KINDS: ClassVar[tuple[str, ...]] = ("script", "plotly", "table", "text", "html", "image", "file")
+    kind: str
+    payload: Any
+    media_type: str = ""
+
+    def __post_init__(self) -> None:
+        if self.kind not in self.KINDS:
+            raise BadInput(f"View.kind: expected one of {', '.join(self.KINDS)}, got {self.kind!r}.")
+
+
+# --------------------------------------------------------------------------------------------- JSON
+
+
+def to_jsonable(value: Any) -> Any:
+    """Plain JSON data from a result, tokens, or any value inside them. NaN becomes null; float32 stays exact."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: to_jsonable(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, np.ndarray):
+        return _array_to_lists(value)
+    if isinstance(value, np.generic):
+        return to_jsonable(value.item())
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(k): to_jsonable(v) for k, v in value.items()}
+    if isinstance(value, (tuple, list)):
+        return [to_jsonable(v) for v in value]
+    if isinstance(value, (frozenset, set)):
+        return sorted(to_jsonable(v) for v in value)
+    return value
+
+
+def _array_to_lists(array: NDArray[Any]) -> Any:
+    if array.dtype.kind != "f":
+        return array.tolist()
+    flat: list[Any] = [float(f"{x:.9g}") if math.isfinite(x) else None for x in array.ravel().tolist()]  # 9 digits: exact float32
+    for length in reversed(array.shape[1:]):
+        flat = [flat[i : i + length] for i in range(0, len(flat), length)] if length else []
+    return flat
+
+
+def from_jsonable(kind: str, data: Mapping[str, Any]) -> Result:
+    """The result whose `to_jsonable` gave `data`.
+
+    Raises:
+        BadInput: unknown kind, missing or unknown fields.
+        ShapeError: arrays that do not fit together.
+    """
+    from attnviz.errors import UnknownName
+
+    types = result_types()
+    if kind not in types:
+        raise UnknownName("result kind", kind, types)
+    fields = {f.name: f for f in dataclasses.fields(types[kind])}
+    for name in data:
+        if name not in fields:
+            raise UnknownName(f"field of {kind}", name, fields)
+    required = {n for n, f in fields.items() if f.default is f.default_factory is dataclasses.MISSING}
+    if absent := sorted(required - set(data)):
+        raise BadInput(f"{kind}: missing fields {', '.join(absent)}.")
+    return types[kind](**{name: _restore(fields[name].type, name, value) for name, value in data.items()})
+
+
+_INT_KEYED = {"missing", "labels"}
+
+
+def _restore(annotation: Any, name: str, value: Any) -> Any:
+    text = str(annotation)
+    if value is None:
+        return None
+    if "uint8" in text:
+        return np.asarray(value, np.uint8)
+    if text.startswith("Mapping") and "Floats" in text:
+        return {k: _floats(v) for k, v in value.items()}
+    if "Floats" in text:
+        return _floats(value).astype(np.float16) if name == "every" else _floats(value)
+    if "Ints" in text:
+        return np.asarray(value, np.int64)
+    if text == "SelfCheck":
+        return SelfCheck(ok=bool(value["ok"]), max_abs_diff=_number(value["max_abs_diff"]), kl=_number(value["kl"]))
+    if name in _INT_KEYED:
+        return {int(k): v for k, v in value.items()}
+    if name == "rows":
+        return tuple(tuple(row) for row in value)
+    return tuple(value) if isinstance(value, Sequence) and not isinstance(value, str) else value
+
+
+def _floats(value: Any) -> Floats:
+    return np.asarray(np.array(value, dtype=object), dtype=np.float32)
+
+
+def _number(value: float | None) -> float:
+    return math.nan if value is None else float(value)
