@@ -485,6 +485,14 @@ class TracedRun:
         return self.run.text
 
     @property
+    def answer(self) -> str:
+        """The generated part of the text; empty if nothing was generated."""
+        if self.generated_from is None:
+            return ""
+        starts = [int(start) for start, _ in self.tokens.offsets[self.generated_from :] if start >= 0]
+        return self.text[starts[0] :] if starts else ""
+
+    @property
     def captured(self) -> Trace:
         """What the forward pass gave. Raises Unavailable, with the reason, for a model without attention."""
         return self.model.session.trace(self.run)

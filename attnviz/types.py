@@ -369,7 +369,7 @@ class Trace:
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
-    """Base of the closed set of results. `info` says units, mask and what was averaged; `warnings` where it misleads."""
+    """Base of the closed set of results. `info`: units, mask, what was averaged; `warnings`: where it misleads."""
 
     kind: ClassVar[str] = ""
     info: tuple[str, ...] = ()
@@ -609,7 +609,9 @@ def to_jsonable(value: Any) -> Any:
 def _array_to_lists(array: NDArray[Any]) -> Any:
     if array.dtype.kind != "f":
         return array.tolist()
-    flat: list[Any] = [float(f"{x:.9g}") if math.isfinite(x) else None for x in array.ravel().tolist()]  # 9 digits: exact float32
+    flat: list[Any] = [
+        float(f"{x:.9g}") if math.isfinite(x) else None for x in array.ravel().tolist()
+    ]  # 9 digits: exact float32
     for length in reversed(array.shape[1:]):
         flat = [flat[i : i + length] for i in range(0, len(flat), length)] if length else []
     return flat

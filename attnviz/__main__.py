@@ -1,0 +1,297 @@
+"""The command line: `attnviz COMMAND …`.
+
+Results go to standard output as JSON and nothing else does; messages go to standard error. Exit codes: 0 done,
+2 bad arguments or bad input (one line: what was expected, what came, what to do), 1 a bug (with its traceback).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from attnviz.errors import AttnvizError, BadInput, UnknownName
+
+if TYPE_CHECKING:
+    from attnviz.registry import Registry
+    from attnviz.session import LoadedModel, Session
+
+TEXT_BYTES = 4 << 20
+
+
+class _Parser(argparse.ArgumentParser):
+    """Refuses in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        raise BadInput(f"{message}. See `{self.prog} --help`.")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code."""
+    try:
+        options = _parser().parse_args(arguments)
+        return int(options.act(options) or 0)
+    except AttnvizError as error:
+        print(f"attnviz: {_one_line(error)}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("attnviz: stopped.", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader has gone; say no more
+        return 0
+
+
+def _one_line(error: AttnvizError) -> str:
+    return " ".join(str(error).split())
+
+
+def _parser() -> _Parser:
+    parser = _Parser(prog="attnviz", description="See how a transformer came to its answer.")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=_Parser)
+
+    def command(name: str, act: Any, text: str) -> argparse.ArgumentParser:
+        added = commands.add_parser(name, help=text, description=text)
+        added.set_defaults(act=act)
+        added.add_argument("--no-plugins", action="store_true", help="safe mode: built-in plugins only")
+        return added
+
+    serve = command("serve", _serve, "Open the app in a browser (the same as `python app.py`).")
+    serve.add_argument("--host", help="address to listen on (127.0.0.1)")
+    serve.add_argument("--port", type=int, help="port to listen on (7860)")
+
+    plugins = command("plugins", _plugins, "List plugins, what they offer, and what could not be loaded and why.")
+    plugins.add_argument("--json", action="store_true", help="print JSON")
+    plugins.add_argument("--kind", help="only this kind: backends, analyses, renderers, formats, tools, models")
+
+    models = command("models", _models, "List the model menu.")
+    models.add_argument("--json", action="store_true", help="print JSON")
+
+    check = command("check", _check, "Check a plugin against the plugin contract.")
+    check.add_argument(
+        "plugin", metavar="PATH_OR_NAME", help="a drop-in file or folder, or the name of a loaded plugin"
+    )
+
+    run = command("run", _run, "Run one analysis and print its result as JSON.")
+    run.add_argument("analysis", metavar="ANALYSIS", help="a name from `attnviz plugins --kind analyses`")
+    _prompt_options(run)
+    run.add_argument("-p", "--param", action="append", default=[], metavar="NAME=VALUE", help="parameter; repeatable")
+    run.add_argument("--out", metavar="FILE", help="write .json, .csv, .html, .png or .svg instead of printing")
+
+    generate = command("generate", _generate, "Let the model answer and print tokens and answer as JSON.")
+    _prompt_options(generate)
+    generate.add_argument("--category", default="", help="a label kept with the run")
+    generate.add_argument("--max-new-tokens", type=int, default=40, metavar="N", help="longest answer (40)")
+    generate.add_argument("--temperature", type=float, default=0.0, metavar="X", help="0 = greedy (default)")
+    generate.add_argument("--top-p", type=float, default=1.0, metavar="X", help="nucleus sampling (1)")
+    generate.add_argument("--repetition-penalty", type=float, default=1.0, metavar="X", help="1 = none (default)")
+    generate.add_argument("--seed", type=int, metavar="S", help="makes a sampled answer repeatable")
+    return parser
+
+
+def _prompt_options(parser: argparse.ArgumentParser) -> None:
+    given = parser.add_mutually_exclusive_group(required=True)
+    given.add_argument("--text", help="the prompt")
+    given.add_argument("--file", metavar="FILE", help="read the prompt from a text file (- = standard input)")
+    given.add_argument("--messages", metavar="FILE", help='a conversation as JSON: [{"role": "user", "content": "…"}]')
+    parser.add_argument("--model", default="demo", help="menu name, folder or hub id (demo)")
+    parser.add_argument("--backend", default="auto", help="how to load it (auto)")
+    parser.add_argument("--revision", help="branch, tag or commit of a hub model")
+    parser.add_argument("--dtype", default="auto", help="auto, float32, float16, bfloat16")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, mps")
+
+
+# --------------------------------------------------------------------------------------------- commands
+
+
+def _serve(options: argparse.Namespace) -> None:
+    from attnviz.ui import serve
+
+    serve(_registry(options), host=options.host, port=options.port)
+
+
+def _plugins(options: argparse.Namespace) -> None:
+    from attnviz.registry import KINDS
+
+    registry = _registry(options)
+    if options.kind is not None and options.kind not in KINDS:
+        raise UnknownName("kind", options.kind, KINDS)
+    described = _described(registry, options.kind)
+    if options.json:
+        _print_json(described)
+        return
+    for entry in described["plugins"]:
+        version = f" {entry['version']}" if entry["version"] else ""
+        print(f"{entry['name']}{version}  ({entry['origin']}: {entry['source']})")
+        for item in entry["provides"]:
+            print(f"    {item['kind']:<10} {item['name']:<20} {item['summary']}")
+    for title in ("failures", "unavailable"):
+        for entry in described[title]:
+            print(f"{title}: {entry['plugin']} ({entry['source']}), {entry['stage']}: {entry['reason']}")
+
+
+def _described(registry: Registry, kind: str | None) -> dict[str, Any]:
+    """What `attnviz plugins --json` prints."""
+    plugins = []
+    for record in registry.plugins:
+        offered = [_item(registry, k, n) for k, n in record.provides if kind in (None, k)]
+        if offered or kind is None:
+            about = {"name": record.name, "source": record.source, "origin": record.origin, "version": record.version}
+            plugins.append({**about, "provides": offered})
+
+    def trouble(found: Any) -> list[dict[str, str]]:
+        return [{"plugin": f.plugin, "source": f.source, "stage": f.stage, "reason": f.reason} for f in found]
+
+    return {
+        "plugins": plugins,
+        "failures": trouble(registry.failures),
+        "unavailable": trouble(registry.unavailable),
+    }
+
+
+def _item(registry: Registry, kind: str, name: str) -> dict[str, Any]:
+    descriptor = getattr(registry, kind)[name]
+    summary = getattr(descriptor, "summary", "") or getattr(descriptor, "title", "")
+    item: dict[str, Any] = {"kind": kind, "name": name, "summary": summary}
+    if kind == "analyses":
+        keys = ("name", "type", "default", "minimum", "maximum", "choices", "help")
+        item["group"] = descriptor.group
+        item["produces"] = descriptor.produces.kind
+        item["requires"] = sorted(descriptor.requires)
+        item["params"] = [{key: getattr(param, key) for key in keys} for param in descriptor.params]
+    if kind == "renderers":
+        item["accepts"] = [accepted.kind for accepted in descriptor.accepts]
+        item["suffixes"] = list(descriptor.suffixes)
+    return item
+
+
+def _models(options: argparse.Namespace) -> None:
+    menu = [
+        {key: getattr(entry, key) for key in ("name", "title", "source", "size", "licence", "note", "default")}
+        for entry in _registry(options).models.values()
+    ]
+    if options.json:
+        _print_json({"models": menu})
+        return
+    for entry in menu:
+        mark = " (default)" if entry["default"] else ""
+        print(f"{entry['name']:<24} {entry['title']}{mark}; {entry['size']}; {entry['licence']}. {entry['note']}")
+
+
+def _check(options: argparse.Namespace) -> int:
+    from attnviz.testing import check_plugin
+
+    path = Path(options.plugin)
+    problems = check_plugin(path if path.exists() else options.plugin, _registry(options))
+    for problem in problems:
+        print(problem, file=sys.stderr)
+    print(f"{options.plugin}: " + (f"{len(problems)} problems" if problems else "keeps the plugin contract"))
+    return 2 if problems else 0
+
+
+def _run(options: argparse.Namespace) -> None:
+    session = _session(options)
+    analysis = session.analysis(options.analysis)  # an unknown name is refused before a model is loaded
+    params = dict(_param(text) for text in options.param)
+    analysis.resolve(params)
+    run = _model(session, options).trace(**_prompt(session, options))
+    finding = run.analyze(options.analysis, **params)
+    if options.out is None:
+        print(finding.to_json())
+        return
+    print(f"attnviz: wrote {finding.save(options.out)}", file=sys.stderr)
+
+
+def _generate(options: argparse.Namespace) -> None:
+    from attnviz.types import to_jsonable
+
+    session = _session(options)
+    names = ("category", "max_new_tokens", "temperature", "top_p", "repetition_penalty", "seed")
+    asked = {name: getattr(options, name) for name in names}
+    run = _model(session, options).generate(**_prompt(session, options), **asked)
+    tokens = run.tokens
+    first = run.generated_from or 0
+    _print_json(
+        {
+            "model": run.model.name,
+            "category": run.run.category,
+            "text": run.text,
+            "answer": run.answer,
+            "generated_from": first,
+            "tokens": [
+                {"index": i, "id": int(tokens.ids[i]), "label": label, "generated": i >= first}
+                for i, label in enumerate(tokens.labels)
+            ],
+            "sampling": to_jsonable(run.run.sampling),
+        }
+    )
+
+
+# --------------------------------------------------------------------------------------------- small steps
+
+
+def _registry(options: argparse.Namespace) -> Registry:
+    from attnviz.registry import load_registry
+
+    return load_registry(safe=options.no_plugins)
+
+
+def _session(options: argparse.Namespace) -> Session:
+    from attnviz.session import Session
+
+    return Session(_registry(options))
+
+
+def _model(session: Session, options: argparse.Namespace) -> LoadedModel:
+    return session.load(
+        options.model,
+        backend=options.backend,
+        revision=options.revision,
+        dtype=options.dtype,
+        device=options.device,
+    )
+
+
+def _param(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not equals or not name:
+        raise BadInput(f"-p: expected NAME=VALUE, got {text!r}.")
+    return name, value
+
+
+def _prompt(session: Session, options: argparse.Namespace) -> dict[str, Any]:
+    if options.messages is not None:
+        conversation = session.registry.formats.get("conversation")
+        if conversation is None or conversation.read is None:
+            raise BadInput("--messages needs the format plugin 'conversation', which is not loaded.")
+        return {"messages": conversation.read(Path(options.messages))}
+    return {"text": options.text if options.file is None else _read_text(options.file)}
+
+
+def _read_text(name: str) -> str:
+    """The text of a file, or of standard input for "-". Raises BadInput: unreadable, too large, not UTF-8."""
+    try:
+        if name == "-":
+            data = sys.stdin.buffer.read(TEXT_BYTES + 1)
+        else:
+            with Path(name).open("rb") as file:
+                data = file.read(TEXT_BYTES + 1)
+        if len(data) > TEXT_BYTES:
+            raise BadInput(f"--file {name}: expected at most {TEXT_BYTES >> 20} MiB of text.")
+        return data.decode("utf-8")
+    except OSError as error:
+        raise BadInput(f"--file {name}: {error.strerror}.") from error
+    except UnicodeDecodeError as error:
+        raise BadInput(f"--file {name}: expected UTF-8 text, byte {error.start} is not.") from error
+
+
+def _print_json(value: Any) -> None:
+    print(json.dumps(value, ensure_ascii=False, indent=1))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
