@@ -1,0 +1,48 @@
+# Recipes; `just` lists them. CI runs the same commands.
+
+default:
+    @just --list
+
+# install what running and testing need into the active environment
+setup:
+    pip install -r requirements-dev.txt
+
+# the whole test suite (browser tests are skipped where there is no Chromium)
+test *arguments:
+    python -m pytest {{arguments}}
+
+# the long proofs
+test-slow:
+    python -m pytest -m slow
+
+# style, layering, types
+lint:
+    ruff check .
+    ruff format --check .
+    lint-imports
+    mypy
+
+# repair what can be repaired by a program
+fix:
+    ruff check --fix .
+    ruff format .
+
+# the README's picture
+docs:
+    python docs/screenshot.py
+
+# open the app
+run:
+    python app.py
+
+# ratios against plain forward, bare Gradio and plotly
+bench:
+    python bench/startup.py
+
+# train the embedded model again (about half an hour on one core)
+train:
+    python -m attnviz.demo.train
+
+# everything CI does, in a fresh environment
+ci:
+    bash .ci/run
