@@ -1,0 +1,245 @@
+"""Where a head looks: the pattern of one head, or a mean, with a small picture of every head of the model.
+
+Row q is the query at position q, column k the key it gives the weight A[l, h, q, k] to (Vaswani et al. 2017: softmax of
+q·k/√d over the keys q may see). In a causal model row q is the row that predicts token q + 1.
+
+Misleads when read as an explanation: weight says what is read, not whether it changes the answer (Jain & Wallace 2019);
+a mean of heads hides heads that disagree; a sink draws weight without giving anything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from attnviz.hooks import Analysis, AnalysisRequest, AttentionPattern, BadInput, Param, Trace, hookimpl
+from attnviz.plugins.analyses.sinks import Sinks, find_sinks, without_sinks
+
+EVERY_BYTES = 64_000_000
+"""Largest float16 array of all heads that is put into one result; an offline page of more would not open."""
+SINK_SHARE = 0.3
+"""A view that gives sinks more than this share of its weight says so."""
+
+Head = tuple[int, int]  # layer, head
+
+
+def run(request: AnalysisRequest) -> AttentionPattern:
+    """The pattern asked for, and thumbnails of all heads."""
+    trace = request.trace
+    sinks = find_sinks(trace, request.tokens)
+    left_out = sinks.positions if request.params["exclude_sinks"] else ()
+    layer, head = _selection(trace, request.params["layer"], request.params["head"])
+    chosen = _chosen(trace, layer, head)
+    raw = _mean_pattern(trace, chosen, ())
+    weights = _mean_pattern(trace, chosen, left_out) if left_out else raw
+    return AttentionPattern(
+        weights=weights,
+        layer=layer,
+        head=head,
+        thumbnails=_thumbnails(trace),
+        causal=trace.layer(chosen[0][0]).causal,
+        generated_from=request.run.generated_from,
+        sinks=left_out,
+        missing=dict(trace.missing),
+        every=_every(request, left_out) if request.params["all_heads"] else None,
+        info=_info(request, chosen, weights, sinks, left_out),
+        warnings=_warnings(request, chosen, raw, sinks, left_out),
+    )
+
+
+def _selection(trace: Trace, layer: int | str | None, head: int | str | None) -> tuple[int | str, int | str]:
+    """Layer and head, where nothing was chosen the first."""
+    first = next(index for index, capture in enumerate(trace.layers) if capture is not None)
+    return first if layer is None else layer, 0 if head is None else head
+
+
+def _chosen(trace: Trace, layer: int | str, head: int | str) -> list[Head]:
+    """Every (layer, head) that the view is a mean of, usually one.
+
+    Raises:
+        BadInput: no such layer or head, or a layer without attention.
+    """
+    layers = [i for i, capture in enumerate(trace.layers) if capture is not None] if layer == "mean" else [int(layer)]
+    chosen = []
+    for index in layers:
+        count = trace.layer(index).heads
+        if head != "mean" and not 0 <= int(head) < count:
+            raise BadInput(f"Unknown head {head}. Layer {index} has heads 0 to {count - 1}.")
+        chosen += [(index, h) for h in (range(count) if head == "mean" else [int(head)])]
+    return chosen
+
+
+def _mean_pattern(trace: Trace, chosen: Sequence[Head], left_out: tuple[int, ...]) -> NDArray[np.float32]:
+    """[Q, K] mean of the patterns, sinks removed from each before it enters the mean."""
+    total: NDArray[np.float32] | None = None
+    for layer, head in chosen:
+        pattern = trace.attention(layer, head)
+        if left_out:
+            pattern = without_sinks(pattern, left_out)
+        if total is not None and total.shape != pattern.shape:
+            shapes = f"{list(total.shape)} and {list(pattern.shape)}"
+            raise BadInput(f"No mean over layers of different shapes ({shapes}). Choose one layer.")
+        total = pattern if total is None else total + pattern
+    assert total is not None  # every view has at least one head
+    mean: NDArray[np.float32] = total / np.float32(len(chosen))
+    return mean
+
+
+def _thumbnails(trace: Trace) -> NDArray[np.uint8]:
+    """[L, H, n, n]; zeros for a layer without attention, and beyond the heads of a layer that has fewer."""
+    pictures = [capture.thumbnail for capture in trace.layers if capture is not None]
+    edge = pictures[0].shape[1:]
+    stacked = np.zeros((len(trace.layers), trace.heads, *edge), dtype=np.uint8)
+    for index, capture in enumerate(trace.layers):
+        if capture is not None:
+            stacked[index, : capture.heads] = capture.thumbnail
+    return stacked
+
+
+def _every(request: AnalysisRequest, left_out: tuple[int, ...]) -> NDArray[np.float16]:
+    """[L, H, Q, K] float16 pattern of every head.
+
+    Raises:
+        BadInput: it would be larger than EVERY_BYTES.
+    """
+    trace = request.trace
+    captures = [capture for capture in trace.layers if capture is not None]
+    shape = (len(trace.layers), trace.heads, len(captures[0].allowed), len(captures[0].seen_by))
+    size = 2 * int(np.prod(shape, dtype=np.int64))
+    if size > EVERY_BYTES:
+        layers, heads, queries, keys = shape
+        raise BadInput(
+            f"All heads of this run take {size / 1e6:.0f} MB ({layers} layers × {heads} heads × {queries} × {keys} × 2 "
+            f"bytes); at most {EVERY_BYTES / 1e6:.0f} MB go into one file. Use a shorter prompt, or save the heads you "
+            "need one by one."
+        )
+    every = np.zeros(shape, dtype=np.float16)
+    for layer, capture in enumerate(trace.layers):
+        request.progress(layer / shape[0], f"layer {layer} of {shape[0]}")
+        for head in range(0 if capture is None else capture.heads):
+            pattern = trace.attention(layer, head)
+            every[layer, head] = without_sinks(pattern, left_out) if left_out else pattern
+    return every
+
+
+# --------------------------------------------------------------------------------------------- words
+
+
+def _info(
+    request: AnalysisRequest,
+    chosen: Sequence[Head],
+    weights: NDArray[np.float32],
+    sinks: Sinks,
+    left_out: tuple[int, ...],
+) -> tuple[str, ...]:
+    trace = request.trace
+    lines = [
+        f"{_subject(chosen, trace)}, {len(request.tokens)} tokens.",
+        f"Weights are shares from 0 to 1; each row sums to {_row_sums(trace, chosen, left_out)}.",
+        _mask(request, chosen),
+        sinks.describe(),
+        _treatment(weights, left_out),
+        "Small pictures: largest weight of each block, brightness = √weight in 256 steps, sinks always included.",
+        f"Computed from what was captured in {trace.precision}.",
+    ]
+    lines += [f"Layer {index} has no attention: {reason}" for index, reason in sorted(trace.missing.items())]
+    return tuple(lines)
+
+
+def _subject(chosen: Sequence[Head], trace: Trace) -> str:
+    layers = sorted({layer for layer, _ in chosen})
+    heads = sorted({head for _, head in chosen})
+    if len(chosen) == 1:
+        return f"Layer {layers[0]}, head {heads[0]}: nothing was averaged"
+    if len(layers) == 1:
+        return f"Layer {layers[0]}, mean of its {len(heads)} heads"
+    which = f"head {heads[0]} of" if len(chosen) == len(layers) and len(heads) == 1 else f"{len(chosen)} heads in"
+    left = f" ({len(trace.missing)} layers without attention left out)" if trace.missing else ""
+    return f"Mean of {which} {len(layers)} layers{left}"
+
+
+def _row_sums(trace: Trace, chosen: Sequence[Head], left_out: tuple[int, ...]) -> str:
+    learned = any(trace.layer(layer).sinks is not None for layer, _ in chosen)
+    if learned and not left_out:
+        return "less than 1, the rest goes to a learned sink that is no token"
+    return "1 over the keys it may see"
+
+
+def _mask(request: AnalysisRequest, chosen: Sequence[Head]) -> str:
+    """Which keys a query may see."""
+    layers = {layer for layer, _ in chosen}
+    windows = {card.window for card in request.card.layers if card.index in layers and card.window}
+    causal = {request.trace.layer(layer).causal for layer in layers}
+    base = "causal: a query sees itself and earlier tokens" if causal == {True} else "every query sees every key"
+    if len(causal) == 2:
+        base = "some layers are causal, others are not"
+    window = f"; at most the last {', '.join(map(str, sorted(windows)))} in layers with a window" if windows else ""
+    predicts = " Row q is the row that predicts token q + 1." if causal == {True} else ""
+    return f"Mask: {base}{window}.{predicts}"
+
+
+def _treatment(weights: NDArray[np.float32], left_out: tuple[int, ...]) -> str:
+    if not left_out:
+        return "Sinks are included."
+    empty = np.flatnonzero(~weights.any(axis=1))
+    rows = f" Rows {', '.join(map(str, empty))} see nothing else and are zero." if len(empty) else ""
+    listed = ", ".join(map(str, left_out))
+    return f"Sinks left out: the columns {listed} are removed and each row is divided by its remainder.{rows}"
+
+
+def _warnings(
+    request: AnalysisRequest,
+    chosen: Sequence[Head],
+    raw: NDArray[np.float32],
+    sinks: Sinks,
+    left_out: tuple[int, ...],
+) -> tuple[str, ...]:
+    lines = ["Attention shows what is read, not why the answer came out: it is not an explanation by itself."]
+    if len(chosen) > 1:
+        lines.append("A mean hides heads that disagree; look at single heads before drawing a conclusion.")
+    share = float(raw[:, list(sinks.positions)].sum() / max(raw.sum(), np.finfo(np.float32).tiny))
+    if share > SINK_SHARE:
+        where = ", ".join(map(str, sinks.positions))
+        verb = "went" if left_out else "goes"
+        lines.append(
+            f"{share:.0%} of the weight of this view {verb} to sink positions {where}: a resting place, not an "
+            "interest."
+        )
+    if left_out:
+        lines.append("With sinks left out, what remains of a row is stretched to 1: small weights look large.")
+    return tuple(lines)
+
+
+@hookimpl
+def attnviz_analyses() -> list[Analysis]:
+    """The pattern of a head."""
+    return [
+        Analysis(
+            name="attention_pattern",
+            title="Attention pattern",
+            group="Attention",
+            summary="Where a head looks, with a small picture of every head.",
+            run=run,
+            produces=AttentionPattern,
+            params=(
+                Param("layer", "layer", choices=("mean",), help="Layer from 0, or mean: over layers with attention."),
+                Param("head", "head", choices=("mean",), help="Head from 0, or mean: over the heads."),
+                Param(
+                    "exclude_sinks",
+                    "bool",
+                    default=False,
+                    label="Leave sinks out",
+                    help="Remove sink columns and divide each row by what remains.",
+                ),
+                Param(
+                    "all_heads",
+                    "bool",
+                    default=False,
+                    label="All heads",
+                    help=f"Put every head into the result, for an offline page; up to {EVERY_BYTES / 1e6:.0f} MB.",
+                ),
+            ),
+        )
+    ]
