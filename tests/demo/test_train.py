@@ -1,0 +1,103 @@
+"""The trainer: the same seed gives the same bytes, and the pieces of the recipe do what they say."""
+
+import random
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from attnviz.demo.repetition import BOS_ID, Repetition
+from attnviz.demo.text import draw
+from attnviz.demo.tokenizer import train_tokenizer
+from attnviz.demo.train import Recipe, Stage, batches, digest, encode, new_model, new_repetition, padded, weighted_loss
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return train_tokenizer()
+
+
+def test_25_steps_twice_give_the_same_bytes(tmp_path):
+    """In processes of their own, so that nothing carries over and threads are set before they are used."""
+    folders = [tmp_path / name for name in ("first", "second")]
+    command = [sys.executable, "-m", "attnviz.demo.train", "--steps", "25", "--out"]
+    runs = [subprocess.Popen([*command, str(folder)], stdout=subprocess.DEVNULL) for folder in folders]
+    assert [run.wait() for run in runs] == [0, 0]
+    first, second = (digest(folder / "model.safetensors") for folder in folders)
+    assert first == second
+
+
+def test_rate_rises_stays_and_falls():
+    recipe = Recipe()
+    assert recipe.rate(0, 1000) == pytest.approx(1 / 60)
+    assert recipe.rate(59, 1000) == recipe.rate(449, 1000) == 1.0
+    assert recipe.rate(725, 1000) == pytest.approx(0.5)  # half way from 45 % to the end
+    assert recipe.rate(999, 1000) == recipe.floor
+
+
+def test_scaled_keeps_the_proportions():
+    recipe = Recipe(stages=(Stage(200, 0.6, 0.1), Stage(300, 0.5, 0.2))).scaled(25)
+    assert [stage.steps for stage in recipe.stages] == [10, 15]
+    assert [stage.repetition_share for stage in recipe.stages] == [0.1, 0.2]
+
+
+def test_repetition_repeats_and_counts_only_the_copies():
+    rng = random.Random(0)
+    source = Repetition(1024, digits=list(range(20, 30)), frequent=[100, 200, 300], weights=[3.0, 2.0, 1.0])
+    for _ in range(200):
+        ids, weights = source.draw(rng)
+        assert ids[0] == BOS_ID
+        assert len(ids) == len(weights) <= 512
+        first = weights.index(1.0)
+        assert set(weights[first:]) == {1.0}
+        counted = len(ids) - first
+        for length in range(3, 91):  # the unit's length is the period of the counted part
+            if ids[first:] == ids[first - length : len(ids) - length] and counted % length == 0:
+                break
+        else:
+            pytest.fail("no period found")
+
+
+def test_encoding_carries_the_weights(tokenizer):
+    rng = random.Random(0)
+    while (document := draw(rng, agent_share=1.0)).mode != "agent" or not document.problem.steps:
+        pass
+    sequence = encode(tokenizer, document)
+    assert len(sequence.ids) == len(sequence.weights)
+    spoken = [i for i, w in zip(sequence.ids, sequence.weights) if w == 1.0]
+    text = tokenizer.decode(spoken)
+    assert text.startswith("Thought: ")
+    assert text.endswith("<|end|>")
+    assert tokenizer.decode([i for i, w in zip(sequence.ids, sequence.weights) if w == 0.2]).startswith("<|user|>")
+
+
+def test_batches_are_filled_and_padded_on_the_right(tokenizer):
+    source = batches(random.Random(0), tokenizer, new_repetition(tokenizer, 200), Stage(1, 0.6, 0.2), 2048)
+    used = total = 0
+    for _ in range(30):
+        batch = next(source)
+        ids, weights = padded(batch)
+        assert ids.shape == weights.shape
+        assert (ids[:, 0] == BOS_ID).all()
+        for row, sequence in enumerate(batch):
+            assert ids[row, : len(sequence.ids)].tolist() == sequence.ids
+            assert (weights[row, len(sequence.ids) :] == 0).all()
+        used, total = used + sum(len(s.ids) for s in batch), total + ids.numel()
+    assert used / total > 0.85
+
+
+def test_loss_is_the_weighted_mean_of_the_models_own_logits(tokenizer):
+    model = new_model(len(tokenizer), seed=0)
+    ids = torch.tensor([[1, 30, 31, 32, 33], [1, 40, 41, 0, 0]])
+    weights = torch.tensor([[0, 0.2, 0.2, 1, 1], [0, 1, 1, 0, 0]])
+    with torch.no_grad():
+        got = float(weighted_loss(model, ids, weights))
+        logp = model(ids).logits.log_softmax(-1)
+    terms = [(w, -logp[r, c - 1, ids[r, c]]) for r in range(2) for c in range(1, 5) if (w := weights[r, c]) > 0]
+    expected = float(sum(w * x for w, x in terms) / sum(w for w, _ in terms))
+    assert got == pytest.approx(expected, rel=2e-3)  # bfloat16 inside
+
+
+def test_parameters(tokenizer):
+    assert 1.2e6 < sum(p.numel() for p in new_model(len(tokenizer), 0).parameters()) < 1.5e6
