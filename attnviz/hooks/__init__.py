@@ -30,6 +30,7 @@ from attnviz.hooks.descriptors import (
     Tool,
 )
 from attnviz.hooks.markers import PROJECT, hookimpl, hookspec
+from attnviz.tokens import TokenLabels, continue_tokens, show_bytes, tokenize_messages, tokenize_text
 from attnviz.types import (
     AttentionPattern,
     Bools,
@@ -92,6 +93,7 @@ __all__ = [
     "SelfCheck",
     "ShapeError",
     "Table",
+    "TokenLabels",
     "TokenMatrix",
     "TokenScores",
     "Tokens",
@@ -101,8 +103,12 @@ __all__ = [
     "UnknownName",
     "View",
     "Want",
+    "continue_tokens",
     "from_jsonable",
     "hookimpl",
     "hookspec",
+    "show_bytes",
     "to_jsonable",
+    "tokenize_messages",
+    "tokenize_text",
 ]

@@ -1,0 +1,179 @@
+"""From the attention calls of one forward pass to a LayerCapture per layer."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from attnviz.hooks import LayerCapture, ModelError
+from attnviz.plugins.backends.attention_function import AttentionCall
+from attnviz.plugins.backends.statistics import RowStatistics, Scores, map_statistics, stream_statistics
+
+if TYPE_CHECKING:
+    import torch
+
+FLOAT32_BUDGET = 64 * 1024 * 1024  # bytes of all queries and keys of a run that are kept in float32
+_FLOAT16_MAX = 65504.0
+
+CallKey = tuple[int, int]  # identity of the attention module, how many calls of it came before in this forward
+
+
+@dataclass(frozen=True)
+class _Mask:
+    causal: bool
+    visible: torch.Tensor | None  # [Q, K] bool
+    bias: torch.Tensor | None  # [1 or H, Q, K] float32
+
+
+@dataclass
+class AttentionCollector:
+    """Captures the calls of the layers in `layers` (call -> index of the layer); others run as usual.
+
+    With `layers` None every call is captured, in order of coming: that is how a model is first looked at.
+    """
+
+    layers: Mapping[CallKey, int] | None
+    thumbnail: int
+    half: bool = False
+    captured: dict[int, LayerCapture] = field(default_factory=dict)
+    calls: list[tuple[CallKey, AttentionCall]] = field(default_factory=list)
+    _counts: Counter[int] = field(default_factory=Counter)
+    _masks: dict[int, tuple[torch.Tensor, _Mask]] = field(default_factory=dict)
+    _visible: dict[int, np.ndarray[Any, Any]] = field(default_factory=dict)
+
+    def attend(self, call: AttentionCall) -> torch.Tensor | None:
+        if call.query.shape[0] != 1:
+            raise ModelError(f"Capture works on one prompt at a time, got a batch of {call.query.shape[0]}.")
+        key = (id(call.module), self._counts[id(call.module)])
+        self._counts[id(call.module)] += 1
+        if self.layers is None:
+            index = len(self.calls)
+            self.calls.append((key, replace(call, query=call.query[:, :, :0], mask=None, bias=None)))
+        elif key in self.layers:
+            index = self.layers[key]
+        else:
+            return None
+        scores = self._scores(call)
+        statistics = stream_statistics(scores, self.thumbnail)
+        self.captured[index] = self._capture(scores, statistics)
+        return None if statistics.output is None else statistics.output[None]
+
+    def _scores(self, call: AttentionCall) -> Scores:
+        mask = self._mask(call)
+        bias = None if call.bias is None else call.bias[0].float()
+        if mask.bias is not None:
+            bias = mask.bias if bias is None else bias + mask.bias
+        return Scores(
+            query=call.query[0].detach(),
+            key=call.key[0].detach(),
+            value=call.value[0].detach(),
+            scale=call.scale,
+            causal=mask.causal,
+            visible=mask.visible,
+            bias=bias,
+            softcap=call.softcap,
+            sinks=None if call.sinks is None else call.sinks.detach().float().flatten(),
+        )
+
+    def _mask(self, call: AttentionCall) -> _Mask:
+        """The mask in one form; layers share the tensor, so each one is read once."""
+        if call.mask is None:
+            return _Mask(call.causal, None, None)
+        held = self._masks.get(id(call.mask))
+        if held is None:  # the tensor is kept with it, else its identity could be given to another one
+            held = self._masks[id(call.mask)] = (call.mask, _read_mask(call.mask[0]))
+        return held[1]
+
+    def _capture(self, scores: Scores, statistics: RowStatistics) -> LayerCapture:
+        visible = None
+        if scores.visible is not None:
+            visible = self._visible.setdefault(id(scores.visible), scores.visible.cpu().numpy())
+        queries, keys = scores.query.shape[1], scores.key.shape[1]
+        allowed, seen_by = _visible_counts(queries, keys, scores.causal, visible)
+        dtype = _kept_dtype(scores, self.half)
+        return LayerCapture(
+            q=_keep(scores.query, dtype),
+            k=_keep(scores.key, dtype),
+            scale=scores.scale,
+            causal=scores.causal,
+            allowed=allowed,
+            seen_by=seen_by,
+            visible=visible,
+            bias=None if scores.bias is None else scores.bias.cpu().numpy(),
+            softcap=scores.softcap,
+            sinks=None if scores.sinks is None else scores.sinks.cpu().numpy(),
+            **_arrays(statistics),
+        )
+
+
+def _read_mask(mask: torch.Tensor) -> _Mask:
+    """[1 or H, Q, K] bool or additive -> which keys are visible, and what is added to their scores."""
+    import torch
+
+    shown = mask if mask.dtype == torch.bool else mask > torch.finfo(mask.dtype).min / 2
+    bias = None
+    if shown.shape[0] > 1 and not bool((shown == shown[:1]).all()):  # a mask of its own for each head
+        bias = torch.zeros(shown.shape, device=mask.device).masked_fill_(~shown, float("-inf"))
+    if mask.dtype != torch.bool and bool((mask.masked_fill(~shown, 0) != 0).any()):
+        bias = mask.float().masked_fill(~shown, float("-inf") if bias is not None else 0.0)
+    visible = shown.any(dim=0)  # [Q, K]
+    past = torch.ones_like(visible).tril()
+    causal = not bool((visible & ~past).any())
+    full = bool((visible == past).all()) if causal else bool(visible.all())
+    return _Mask(causal, None if full else visible, bias)
+
+
+def _visible_counts(
+    queries: int, keys: int, causal: bool, visible: np.ndarray[Any, Any] | None
+) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    """n(q) for every query, and for every key the number of queries that may see it."""
+    if visible is not None:
+        shown = np.tril(visible) if causal else visible
+        return shown.sum(axis=1), shown.sum(axis=0)
+    if causal:
+        return np.minimum(np.arange(1, queries + 1), keys), np.maximum(queries - np.arange(keys), 0)
+    return np.full(queries, keys), np.full(keys, queries)
+
+
+def _kept_dtype(scores: Scores, half: bool) -> type[np.floating[Any]]:
+    if not half:
+        return np.float32
+    largest = max(float(scores.query.abs().max()), float(scores.key.abs().max()))
+    return np.float16 if largest <= _FLOAT16_MAX else np.float32
+
+
+def _keep(tensor: torch.Tensor, dtype: type[np.floating[Any]]) -> np.ndarray[Any, Any]:
+    """A copy on the host; the model may write over its own buffers."""
+    return np.array(tensor.float().cpu().numpy(), dtype=dtype, order="C")
+
+
+def _arrays(statistics: RowStatistics) -> dict[str, Any]:
+    names = ("entropy", "row_max", "distance", "column_sum", "thumbnail")
+    return {name: getattr(statistics, name).cpu().numpy() for name in names}
+
+
+def capture_map(weights: torch.Tensor, thumbnail: int, causal: bool) -> LayerCapture:
+    """A LayerCapture from a whole map [H, Q, K], for models that give nothing else.
+
+    Masks are not known on this route, so a key counts as visible where any head gives it weight.
+    """
+    statistics = map_statistics(weights, thumbnail, causal)
+    visible = (weights > 0).any(dim=0).cpu().numpy()
+    queries, keys = weights.shape[1:]
+    full = np.tril(np.ones((queries, keys), bool)) if causal else np.ones((queries, keys), bool)
+    allowed, seen_by = _visible_counts(queries, keys, causal, visible)
+    return LayerCapture(
+        q=None,
+        k=None,
+        scale=1.0,
+        causal=causal,
+        allowed=allowed,
+        seen_by=seen_by,
+        visible=None if bool((visible == full).all()) else visible,
+        weights=weights.float().cpu().numpy(),
+        **_arrays(statistics),
+    )

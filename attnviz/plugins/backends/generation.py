@@ -1,0 +1,167 @@
+"""Generation with the exact ids handed out as they come. Sampling draws from a generator of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from attnviz.hooks import BadInput, Sampling, Tokens
+from attnviz.plugins.backends.forward import input_device
+
+if TYPE_CHECKING:
+    import torch
+
+
+def check_sampling(sampling: Sampling, length: int, positions: int | None, model: str) -> None:
+    """Refuses settings out of their range and an answer that does not fit behind the prompt.
+
+    Raises:
+        BadInput: what was given, what is possible.
+    """
+    if sampling.max_new_tokens < 1:
+        raise BadInput(f"max_new_tokens must be at least 1, got {sampling.max_new_tokens}.")
+    if not 0 <= sampling.temperature < float("inf"):
+        raise BadInput(f"temperature must be 0 (greedy) or more, got {sampling.temperature}.")
+    if not 0 < sampling.top_p <= 1:
+        raise BadInput(f"top_p must be above 0 and at most 1, got {sampling.top_p}.")
+    if not 0 < sampling.repetition_penalty < float("inf"):
+        raise BadInput(f"repetition_penalty must be above 0 (1 = none), got {sampling.repetition_penalty}.")
+    if positions is not None and length + sampling.max_new_tokens > positions:
+        room = positions - length
+        raise BadInput(
+            f"{sampling.max_new_tokens} new tokens do not fit: {model} has {positions} positions and the prompt takes "
+            f"{length}, which leaves {room}. Ask for {room} or fewer." if room > 0 else
+            f"There is no room for an answer: the prompt takes {length} of the {positions} positions of {model}."
+        )
+
+
+def generate_ids(
+    module: torch.nn.Module,
+    tokenizer: Any,
+    tokens: Tokens,
+    sampling: Sampling,
+    on_token: Callable[[int], None] | None,
+    cancelled: Callable[[], bool] | None,
+) -> list[int]:
+    """New ids, the end token included if it came."""
+    import torch
+
+    if cancelled is not None and cancelled():
+        return []
+    ids = torch.tensor(tokens.ids[None].copy(), dtype=torch.long, device=input_device(module))
+    received = _Stream(on_token)
+    with torch.inference_mode():
+        output = module.generate(
+            input_ids=ids,
+            attention_mask=torch.ones_like(ids),
+            generation_config=_settings(module, tokenizer, sampling),
+            logits_processor=[_Choice.of(sampling, ids.device)],
+            stopping_criteria=[_Cancelled(cancelled)],
+            streamer=received,
+        )
+    return [int(i) for i in output[0, ids.shape[1] :]]
+
+
+def end_ids(module: torch.nn.Module, tokenizer: Any) -> list[int]:
+    """Ids that end an answer, as the model and its tokenizer name them."""
+    named = getattr(getattr(module, "generation_config", None), "eos_token_id", None)
+    ids = list(named) if isinstance(named, (list, tuple)) else [named]
+    ids.append(getattr(tokenizer, "eos_token_id", None))
+    return sorted({int(i) for i in ids if i is not None})
+
+
+def _settings(module: torch.nn.Module, tokenizer: Any, sampling: Sampling) -> Any:
+    """Every setting is given here, so that none comes from the model's own files."""
+    from transformers import GenerationConfig
+
+    ends = end_ids(module, tokenizer)
+    pad = getattr(tokenizer, "pad_token_id", None)
+    return GenerationConfig(
+        max_new_tokens=sampling.max_new_tokens,
+        do_sample=False,  # _Choice has chosen by then
+        num_beams=1,
+        eos_token_id=ends or None,
+        pad_token_id=pad if pad is not None else (ends[0] if ends else 0),
+        repetition_penalty=1.0,
+        use_cache=True,
+        return_dict_in_generate=False,
+    )
+
+
+@dataclass
+class _Stream:
+    """The streamer transformers hands each new id to. The prompt comes first and is not passed on."""
+
+    on_token: Callable[[int], None] | None
+    prompt_seen: bool = False
+
+    def put(self, value: torch.Tensor) -> None:
+        if not self.prompt_seen:
+            self.prompt_seen = True
+        elif self.on_token is not None:
+            for token_id in value.flatten().tolist():
+                self.on_token(int(token_id))
+
+    def end(self) -> None:
+        return None
+
+
+@dataclass
+class _Cancelled:
+    """Stops after the token during which the caller gave up."""
+
+    cancelled: Callable[[], bool] | None
+
+    def __call__(self, input_ids: torch.Tensor, scores: Any, **kwargs: Any) -> torch.Tensor:
+        import torch
+
+        stop = self.cancelled is not None and self.cancelled()
+        return torch.full((input_ids.shape[0],), stop, dtype=torch.bool, device=input_ids.device)
+
+
+@dataclass
+class _Choice:
+    """Picks the next id and leaves only that one: greedy decoding of what is left gives it.
+
+    Order as usual: repetition penalty (Keskar et al. 2019), temperature, nucleus (Holtzman et al. 2020), one draw from
+    `generator`. So no draw touches torch's global generator, and an equal seed gives an equal answer in any thread.
+    """
+
+    sampling: Sampling
+    generator: Any = field(default=None)
+
+    @classmethod
+    def of(cls, sampling: Sampling, device: torch.device) -> _Choice:
+        import torch
+
+        generator = torch.Generator(device=device if device.type == "cuda" else "cpu")
+        if sampling.seed is None:
+            generator.seed()
+        else:
+            generator.manual_seed(sampling.seed)
+        return cls(sampling, generator)
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        import torch
+
+        logits = scores.float()
+        penalty = self.sampling.repetition_penalty
+        if penalty != 1.0:
+            seen = torch.gather(logits, 1, input_ids)
+            logits = logits.scatter(1, input_ids, torch.where(seen < 0, seen * penalty, seen / penalty))
+        if self.sampling.temperature == 0:
+            return logits
+        probabilities = self._nucleus(torch.softmax(logits / self.sampling.temperature, dim=-1))
+        drawn = torch.multinomial(probabilities.to(self.generator.device), 1, generator=self.generator)
+        only = torch.full_like(logits, float("-inf"))
+        return only.scatter(1, drawn.to(logits.device), 0.0)
+
+    def _nucleus(self, probabilities: torch.Tensor) -> torch.Tensor:
+        """The fewest most probable tokens that hold at least top_p together; the first always stays."""
+        if self.sampling.top_p >= 1:
+            return probabilities
+        ordered, order = probabilities.sort(dim=-1, descending=True, stable=True)
+        before = ordered.cumsum(dim=-1) - ordered  # mass of the more probable ones
+        ordered = ordered.masked_fill(before >= self.sampling.top_p, 0)
+        return probabilities.scatter(1, order, ordered)

@@ -1,0 +1,234 @@
+"""A loaded transformers model behind the Model contract."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from attnviz.hooks import (
+    CAPABILITIES,
+    BadInput,
+    LayerCapture,
+    LensTable,
+    Message,
+    ModelCard,
+    ModelSpec,
+    Sampling,
+    TokenLabels,
+    Tokens,
+    Trace,
+    Unavailable,
+    Want,
+    continue_tokens,
+    tokenize_messages,
+    tokenize_text,
+)
+from attnviz.plugins.backends import attention_function
+from attnviz.plugins.backends.capture import FLOAT32_BUDGET, AttentionCollector, capture_map
+from attnviz.plugins.backends.forward import model_inputs, run_forward
+from attnviz.plugins.backends.generation import check_sampling, generate_ids
+from attnviz.plugins.backends.lens import lens_table
+from attnviz.plugins.backends.loading import Loaded, load_model, quiet
+from attnviz.plugins.backends.readout import Readout, find_readout
+from attnviz.plugins.backends.route import Route, choose_route
+
+
+def load(spec: ModelSpec) -> HuggingFaceModel:
+    """Loads, looks at and checks a model. See loading.load_model for errors."""
+    attention_function.register()
+    loaded = load_model(spec)
+    with quiet():  # families that lack something say so in warnings; the card says it in words
+        route = choose_route(loaded.module, _vocabulary(loaded))
+        try:
+            readout: Readout | Unavailable = find_readout(loaded.module, _vocabulary(loaded))
+        except Unavailable as reason:
+            readout = reason
+    return HuggingFaceModel(_card(loaded, route, readout), loaded, route, readout, TokenLabels.of(loaded.tokenizer))
+
+
+@dataclass(frozen=True)
+class HuggingFaceModel:
+    """The module belongs to attnviz: between calls it carries no hook of ours, and no call changes it."""
+
+    card: ModelCard
+    loaded: Loaded
+    route: Route
+    readout: Readout | Unavailable
+    labels: TokenLabels
+
+    def tokenize(self, prompt: str | Sequence[Message]) -> Tokens:
+        tokenizer = self.loaded.tokenizer
+        place: dict[str, Any] = {"positions": self.card.positions, "model": self.card.name}
+        if isinstance(prompt, str):
+            tokens = tokenize_text(tokenizer, self.labels, prompt, **place)
+        else:
+            tokens = tokenize_messages(tokenizer, self.labels, prompt, **place)
+        self._check(tokens)
+        return tokens
+
+    def trace(self, tokens: Tokens, want: Want) -> Trace:
+        self._check(tokens)
+        layers = range(len(self.card.layers)) if want.layers is None else want.layers
+        for layer in layers:
+            if not 0 <= layer < len(self.card.layers):
+                raise BadInput(f"Unknown layer {layer}. This model has layers 0 to {len(self.card.layers) - 1}.")
+        if not want.attention:
+            return self._trace({}, "float32", "attention was not asked for.", 0.0)
+        if "attention" not in self.card.capabilities:
+            raise Unavailable(self.card.missing["attention"])
+        start = time.perf_counter()
+        captured, precision = (self._capture if self.route.name == "interface" else self._maps)(tokens, want, layers)
+        return self._trace(captured, precision, "this layer was not asked for.", time.perf_counter() - start)
+
+    def _capture(
+        self, tokens: Tokens, want: Want, layers: Sequence[int]
+    ) -> tuple[dict[int, LayerCapture], str]:
+        half = self.route.head_floats * len(tokens) * 4 > FLOAT32_BUDGET
+        calls = {key: layer for key, layer in self.route.calls.items() if layer in set(layers)}
+        collector = AttentionCollector(calls, want.thumbnail, half)
+        inputs = model_inputs(self.loaded.module, tokens.ids, logits_at=[len(tokens) - 1])
+        with attention_function.collecting(collector):
+            run_forward(self.loaded.module, inputs)
+        return collector.captured, _precision(collector.captured)
+
+    def _maps(self, tokens: Tokens, want: Want, layers: Sequence[int]) -> tuple[dict[int, LayerCapture], str]:
+        inputs = model_inputs(self.loaded.module, tokens.ids, logits_at=[len(tokens) - 1], output_attentions=True)
+        maps = run_forward(self.loaded.module, inputs).attentions
+        return {
+            layer: capture_map(weights[0], want.thumbnail, self.card.causal)
+            for layer, weights in zip(self.route.maps, (m for m in maps if m is not None), strict=True)
+            if layer in layers
+        }, self.card.dtype
+
+    def _trace(self, captured: dict[int, LayerCapture], precision: str, why: str, seconds: float) -> Trace:
+        found = tuple(captured.get(index) for index in range(len(self.card.layers)))
+        missing = {i: self.route.missing.get(i, why) for i, layer in enumerate(found) if layer is None}
+        return Trace(found, missing, precision, seconds)
+
+    def lens(
+        self, tokens: Tokens, *, positions: Sequence[int], top_k: int, targets: Sequence[int], sites: str
+    ) -> LensTable:
+        self._check(tokens)
+        if isinstance(self.readout, Unavailable):
+            raise Unavailable(str(self.readout))
+        return lens_table(
+            self.readout,
+            self.loaded.module,
+            tokens,
+            positions=positions,
+            top_k=top_k,
+            targets=targets,
+            sites=sites,
+            label=self.label,
+        )
+
+    def generate(
+        self,
+        tokens: Tokens,
+        sampling: Sampling,
+        on_token: Callable[[int], None] | None = None,
+        cancelled: Callable[[], bool] | None = None,
+    ) -> Tokens:
+        if "generation" not in self.card.capabilities:
+            raise Unavailable(self.card.missing["generation"])
+        self._check(tokens)
+        check_sampling(sampling, len(tokens), self.card.positions, self.card.name)
+        new = generate_ids(self.loaded.module, self.loaded.tokenizer, tokens, sampling, on_token, cancelled)
+        return continue_tokens(tokens, new, self.labels)
+
+    def label(self, token_id: int) -> str:
+        return self.labels.label(token_id)
+
+    def module(self) -> Any:
+        return self.loaded.module
+
+    def _check(self, tokens: Tokens) -> None:
+        """Refuses ids the model cannot take.
+
+        Raises:
+            BadInput: no tokens, ids outside the vocabulary, or more than the model has positions.
+        """
+        count, positions = len(tokens), self.card.positions
+        if count == 0:
+            raise BadInput("There are no tokens to run.")
+        if positions is not None and count > positions:
+            raise BadInput(f"{count} tokens are more than the {positions} positions of {self.card.name}.")
+        highest, lowest = int(tokens.ids.max()), int(tokens.ids.min())
+        if highest >= self.card.vocabulary or lowest < 0:
+            wrong = highest if highest >= self.card.vocabulary else lowest
+            raise BadInput(
+                f"Token id {wrong} is outside the vocabulary of {self.card.name}, which has "
+                f"{self.card.vocabulary} ids: the tokenizer belongs to another model."
+            )
+
+
+def _precision(captured: dict[int, LayerCapture]) -> str:
+    """float32, float16, or float16 with the layers whose values it cannot hold."""
+    wide = [i for i, layer in sorted(captured.items()) if layer.q is None or layer.q.dtype.name == "float32"]
+    if len(wide) == len(captured):
+        return "float32"
+    return "float16" if not wide else f"float16 (float32 in layers {', '.join(map(str, wide))})"
+
+
+# --------------------------------------------------------------------------------------------- card
+
+
+def _vocabulary(loaded: Loaded) -> int:
+    return int(loaded.module.get_input_embeddings().weight.shape[0])
+
+
+def _positions(loaded: Loaded) -> int | None:
+    """Most tokens the model takes. Where positions are counted from the padding id on, those are not for use."""
+    import torch
+
+    config = loaded.module.config.get_text_config()
+    limit = getattr(config, "max_position_embeddings", None)
+    if limit is None or int(limit) <= 0:
+        return None
+    for name, part in loaded.module.named_modules():
+        if isinstance(part, torch.nn.Embedding) and name.endswith("position_embeddings") and part.padding_idx is not None:
+            return int(limit) - part.padding_idx - 1
+    return int(limit)
+
+
+def _is_causal(loaded: Loaded, route: Route) -> bool:
+    config = loaded.module.config.get_text_config()
+    named = getattr(config, "is_causal", None)
+    if named is not None:
+        return bool(named)
+    return bool(getattr(config, "is_decoder", False)) or bool(loaded.module.can_generate())
+
+
+def _card(loaded: Loaded, route: Route, readout: Readout | Unavailable) -> ModelCard:
+    module = loaded.module
+    name = type(module).__name__
+    missing = {"sensors": f"{name} reads text, not sensor values."}
+    if route.name == "none":
+        missing["attention"] = route.reason
+    if isinstance(readout, Unavailable):
+        missing["logits"] = str(readout)
+    causal = _is_causal(loaded, route)
+    if not module.can_generate() or not causal:
+        missing["generation"] = f"{name} does not continue a text."
+    parameter = next(module.parameters())
+    return ModelCard(
+        name=loaded.name,
+        architecture=name,
+        layers=route.cards,
+        vocabulary=_vocabulary(loaded),
+        positions=_positions(loaded),
+        dtype=str(parameter.dtype).removeprefix("torch."),
+        device=str(parameter.device),
+        parameters=sum(p.numel() for p in module.parameters()),
+        causal=causal,
+        route=route.name,
+        route_reason=route.reason,
+        capabilities=CAPABILITIES - missing.keys(),
+        missing=missing,
+        notes=loaded.notes,
+        weights_digest=loaded.digest,
+    )
+
+

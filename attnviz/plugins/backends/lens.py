@@ -1,0 +1,191 @@
+"""Logit lens: what every site of the residual stream would predict, exact over the whole vocabulary.
+
+nostalgebraist (2020): lens(x) = unembed(final_norm(h)). A few positions with all their sites are worked on at a time, so
+the model's own row is at hand for every divergence and [sites, positions, vocabulary] never exists.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from attnviz.hooks import BadInput, Floats, Ints, LensTable, SelfCheck, ShapeError, Tokens, UnknownName
+from attnviz.plugins.backends.readout import Readout, site_states
+
+if TYPE_CHECKING:
+    import torch
+
+SELF_CHECK = 1e-3  # largest difference of a logit in float32; scaled up for coarser types
+_COARSE = {"torch.float16": 2e-2, "torch.bfloat16": 2e-1}
+_SITES = ("blocks", "sublayers")
+_ROWS = 128  # rows of the vocabulary held at once
+_STAYS = 5  # "settles in top 5"
+
+
+def lens_table(
+    readout: Readout,
+    module: torch.nn.Module,
+    tokens: Tokens,
+    *,
+    positions: Sequence[int],
+    top_k: int,
+    targets: Sequence[int],
+    sites: str,
+    label: Callable[[int], str],
+) -> LensTable:
+    """See LensTable and Model.lens.
+
+    Raises:
+        BadInput: positions, top_k, targets or sites that do not fit the run.
+        Unavailable: this model has no state after attention.
+    """
+    import torch
+
+    _check_request(tokens, positions, top_k, targets, sites)
+    sublayers = sites == "sublayers"
+    names, states, logits = site_states(readout, module, tokens.ids, positions, sublayers=sublayers)
+    vocabulary = logits.shape[1]
+    _check_vocabulary(top_k, targets, vocabulary)
+    columns = _Columns(len(names), len(positions), min(max(top_k, _STAYS), vocabulary))
+    wanted = torch.tensor(list(targets), dtype=torch.long, device=logits.device)
+    step = max(1, _ROWS // len(names))
+    with torch.inference_mode():
+        for start in range(0, len(positions), step):
+            chunk = slice(start, min(start + step, len(positions)))
+            part = states[:, chunk]  # [N, p, d]
+            raw = readout.logits(part.reshape(-1, part.shape[-1])).view(*part.shape[:2], vocabulary)
+            columns.fill(chunk, raw, logits[chunk], wanted[chunk])
+    dtype = str(next(module.parameters()).dtype)
+    return columns.table((*names[:-1], "model"), tokens, positions, top_k, targets, label, dtype)
+
+
+def _check_request(tokens: Tokens, positions: Sequence[int], top_k: int, targets: Sequence[int], sites: str) -> None:
+    if sites not in _SITES:
+        raise UnknownName("sites", sites, _SITES)
+    if not positions:
+        raise BadInput("Logit lens: expected at least one position, got none.")
+    for position in positions:
+        if not 0 <= position < len(tokens):
+            raise BadInput(f"Logit lens: position {position} is outside this run, which has 0 to {len(tokens) - 1}.")
+    if len(targets) != len(positions):
+        raise ShapeError("Logit lens targets", [len(positions)], [len(targets)])
+    if top_k < 1:
+        raise BadInput(f"Logit lens: top_k must be at least 1, got {top_k}.")
+
+
+def _check_vocabulary(top_k: int, targets: Sequence[int], vocabulary: int) -> None:
+    if top_k > vocabulary:
+        raise BadInput(f"Logit lens: top_k {top_k} is more than the {vocabulary} tokens of the vocabulary.")
+    for target in targets:
+        if not -1 <= target < vocabulary:
+            raise BadInput(f"Logit lens: target id {target} is not in the vocabulary (0 to {vocabulary - 1}, -1 = none).")
+
+
+class _Columns:
+    """The arrays of a LensTable while they fill up. The last site is the model itself."""
+
+    def __init__(self, sites: int, positions: int, kept: int) -> None:
+        self.ids = np.empty((sites, positions, kept), np.int64)
+        self.logprobs = np.empty((sites, positions, kept), np.float32)
+        names = ("entropy", "kl_model_lens", "kl_lens_model", "jensen_shannon", "total_variation", "target_logprob")
+        self.floats: dict[str, Floats] = {name: np.empty((sites, positions), np.float32) for name in names}
+        self.ranks = np.empty((sites, positions), np.int64)
+        self.max_abs_diff = 0.0
+        self.kl = 0.0
+
+    def fill(self, chunk: slice, raw: torch.Tensor, model: torch.Tensor, targets: torch.Tensor) -> None:
+        """raw [N, p, V] logits of the lens, whose last site becomes model [p, V] once it is compared; targets [p]."""
+        import torch
+
+        nats = math.log(2)
+        reference = torch.log_softmax(model, dim=-1)  # [p, V]
+        own = reference.exp()
+        self.max_abs_diff = max(self.max_abs_diff, float((raw[-1] - model).abs().max()))
+        last = torch.log_softmax(raw[-1], dim=-1)
+        self.kl = max(self.kl, float((own * (reference - last)).sum(-1).clamp_min(0).max()) / nats)
+        raw[-1] = model
+        self._follow(chunk, raw, targets)
+        for site, logits in enumerate(raw):
+            logprobs = reference if site == len(raw) - 1 else torch.log_softmax(logits, dim=-1)
+            probabilities = logprobs.exp()
+            top = logprobs.topk(self.ids.shape[2], dim=-1)
+            self.ids[site, chunk] = top.indices.cpu().numpy()
+            self.logprobs[site, chunk] = top.values.cpu().numpy()
+            middle = torch.logaddexp(logprobs, reference).sub_(nats)
+            apart = reference - logprobs
+            forward = (own * apart).sum(-1)
+            values = {
+                "entropy": -(probabilities * logprobs).sum(-1) / nats,
+                "kl_model_lens": forward.clamp_min(0) / nats,
+                "kl_lens_model": (-(probabilities * apart).sum(-1)).clamp_min(0) / nats,
+                "jensen_shannon": _jensen_shannon(own, reference, probabilities, logprobs, middle) / nats,
+                "total_variation": (own - probabilities).abs().sum(-1) / 2,
+                "target_logprob": _at(logprobs, targets),
+            }
+            for name, value in values.items():
+                self.floats[name][site, chunk] = value.cpu().numpy()
+
+    def _follow(self, chunk: slice, logits: torch.Tensor, targets: torch.Tensor) -> None:
+        """Exact rank of each target: how many tokens have a higher logit; -1 without a target."""
+        import torch
+
+        held = torch.gather(logits, 2, targets.clamp_min(0)[None, :, None].expand(len(logits), -1, 1))
+        above = (logits > held).sum(-1)  # [N, p]
+        self.ranks[:, chunk] = torch.where(targets[None] < 0, -1, above).cpu().numpy()
+
+    def table(
+        self,
+        names: tuple[str, ...],
+        tokens: Tokens,
+        positions: Sequence[int],
+        top_k: int,
+        targets: Sequence[int],
+        label: Callable[[int], str],
+        dtype: str,
+    ) -> LensTable:
+        top = self.ids[-1, :, 0]  # [P] what the model predicts
+        ids = self.ids[:, :, :top_k]
+        limit = _COARSE.get(dtype, SELF_CHECK)
+        check = SelfCheck(ok=self.max_abs_diff <= limit, max_abs_diff=self.max_abs_diff, kl=self.kl)
+        named = {int(i) for i in ids.ravel()} | {int(t) for t in targets if t >= 0}
+        warnings = () if check.ok else (f"The lens misses the model's own logits by {self.max_abs_diff:.2g}.",)
+        return LensTable(
+            sites=names,
+            positions=np.asarray(positions, np.int64),
+            top_ids=ids,
+            top_logprobs=self.logprobs[:, :, :top_k],
+            target_ids=np.asarray(targets, np.int64),
+            target_rank=self.ranks,
+            settles_at=_settles(self.ids[:, :, 0] == top),
+            settles_in_top5=_settles((self.ids[:, :, :_STAYS] == top[:, None]).any(-1)),
+            self_check=check,
+            labels={i: label(i) for i in sorted(named)},
+            info=(
+                "divergences and entropy in bits, log-probabilities natural",
+                "the row 'model' is the model's own output",
+            ),
+            warnings=warnings,
+            **self.floats,
+        )
+
+
+def _jensen_shannon(
+    own: torch.Tensor, reference: torch.Tensor, other: torch.Tensor, logprobs: torch.Tensor, middle: torch.Tensor
+) -> torch.Tensor:
+    """½ KL(p‖m) + ½ KL(q‖m), m = (p + q) / 2, in nats; `middle` = log m."""
+    return ((own * (reference - middle)).sum(-1) + (other * (logprobs - middle)).sum(-1)).clamp_min(0) / 2
+
+
+def _at(logprobs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """[p] log-probability of each target, NaN without one."""
+    found = logprobs.gather(1, targets.clamp_min(0)[:, None])[:, 0]
+    return found.masked_fill(targets < 0, float("nan"))
+
+
+def _settles(agrees: np.ndarray[tuple[int, ...], np.dtype[np.bool_]]) -> Ints:
+    """[P] first site from which `agrees` [N, P] holds to the end."""
+    steady = np.logical_and.accumulate(agrees[::-1], axis=0)[::-1]
+    return np.argmax(steady, axis=0).astype(np.int64)

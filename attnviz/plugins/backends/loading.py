@@ -1,0 +1,307 @@
+"""A transformers model and its tokenizer from a folder, a hub id, or a pair already in memory."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import hashlib
+import re
+import threading
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from attnviz.hooks import BadInput, ModelError, ModelSpec, UnknownName
+
+if TYPE_CHECKING:
+    import torch
+
+_DTYPES = ("float32", "float16", "bfloat16", "float64")
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
+_quiet_lock = threading.RLock()
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A module in evaluation mode that only attnviz runs, its tokenizer, and what the model card says of the files."""
+
+    name: str
+    module: torch.nn.Module
+    tokenizer: Any
+    digest: str
+    notes: tuple[str, ...] = ()
+
+
+def not_loadable(spec: ModelSpec) -> str | None:
+    """Why this spec is none for transformers, or None. Loads nothing."""
+    if spec.objects is not None:
+        if len(spec.objects) != 2:
+            return f"expected a (module, tokenizer) pair, got {len(spec.objects)} objects"
+        kinds = {f"{c.__module__.split('.')[0]}.{c.__name__}" for c in type(spec.objects[0]).__mro__}
+        if "transformers.PreTrainedModel" not in kinds:
+            return f"{type(spec.objects[0]).__name__} is no transformers model"
+        return None
+    path = Path(spec.source).expanduser()
+    if path.is_dir():
+        return None if (path / "config.json").is_file() else f"the folder {spec.source} has no config.json"
+    if path.exists():
+        return f"{spec.source} is a file; expected a model's folder or a hub id"
+    if not _HUB_ID.fullmatch(spec.source):
+        return f"there is no folder {spec.source}, and it is no hub id"
+    return None
+
+
+def load_model(spec: ModelSpec) -> Loaded:
+    """Loads what `spec` names, with safetensors weights only and without code from the model's files.
+
+    Raises:
+        BadInput: unknown device or data type.
+        ModelError: files that are missing, broken, or do not hold all weights.
+    """
+    reason = not_loadable(spec)
+    if reason is not None:
+        raise ModelError(f"Cannot load the model: {reason}.")
+    with quiet():
+        return _adopt(spec) if spec.objects is not None else _read(spec)
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """No progress bars, log lines or warnings of the libraries; their settings are put back."""
+    from transformers.utils import logging
+
+    with _quiet_lock, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+        logging.set_verbosity(logging.CRITICAL)
+        logging.disable_progress_bar()
+        try:
+            yield
+        finally:
+            logging.set_verbosity(level)
+            if bars:
+                logging.enable_progress_bar()
+
+
+def _read(spec: ModelSpec) -> Loaded:
+    device = choose_device(spec.device)
+    source = str(Path(spec.source).expanduser()) if Path(spec.source).expanduser().is_dir() else spec.source
+    config = _read_part(spec, "configuration", lambda: _config(source, spec.revision))
+    if getattr(config, "is_encoder_decoder", False):
+        raise ModelError(f"{spec.source}: encoder-decoder models ({config.model_type}) cannot be loaded by this backend.")
+    dtype = choose_dtype(spec.dtype, device, config)
+    cls = _model_class(config)
+    files = _check_files(source)
+    tokenizer = _read_part(spec, "tokenizer", lambda: _tokenizer(source, spec.revision))
+    module, info = _read_part(spec, "weights", lambda: _weights(cls, source, spec.revision, dtype))
+    lost = sorted(info["missing_keys"]) + sorted(str(k[0]) for k in info["mismatched_keys"])
+    if lost:
+        raise ModelError(
+            f"{spec.source}: the weights do not fit {type(module).__name__}; {len(lost)} tensors are missing or have "
+            f"another shape ({_listed(lost)}). The files are incomplete or belong to another configuration."
+        )
+    module = module.to(device).eval()
+    unused = sorted(info["unexpected_keys"])
+    notes = (f"{len(unused)} tensors of the files are not part of the model ({_listed(unused)})",) if unused else ()
+    digest = digest_files(files) if files else digest_state(module)
+    return Loaded(spec.source, module, tokenizer, digest, notes)
+
+
+def _listed(names: list[str]) -> str:
+    return ", ".join(names[:4]) + (", …" if len(names) > 4 else "")
+
+
+def _adopt(spec: ModelSpec) -> Loaded:
+    """A twin of the user's module: its own configuration, mode and hooks, and the very same weights.
+
+    So nothing attnviz sets (attention function, evaluation mode, hooks) is ever seen in the user's module.
+    """
+    assert spec.objects is not None
+    module, tokenizer = spec.objects
+    if not all(hasattr(tokenizer, name) for name in ("convert_ids_to_tokens", "all_special_ids", "get_vocab")):
+        raise BadInput(f"Expected a transformers tokenizer beside the module, got {type(tokenizer).__name__}.")
+    if getattr(module.config, "is_encoder_decoder", False):
+        raise ModelError(f"{type(module).__name__}: encoder-decoder models cannot be loaded by this backend.")
+    device = next(module.parameters()).device
+    if spec.device != "auto" and choose_device(spec.device) != device:
+        raise BadInput(f"The module is on {device}, not on {spec.device}: move it before, or leave the device to it.")
+    dtype = str(module.dtype).removeprefix("torch.")
+    if spec.dtype not in ("auto", dtype):
+        raise BadInput(f"The module holds {dtype}, not {spec.dtype}: convert it before, or leave the data type to it.")
+    shared = {id(tensor): tensor for tensor in (*module.parameters(), *module.buffers())}
+    twin = copy.deepcopy(module, shared).eval()
+    return Loaded(spec.source, twin, tokenizer, digest_state(module), ("shares its weights with a module in memory",))
+
+
+# --------------------------------------------------------------------------------------------- parts
+
+
+def _read_part(spec: ModelSpec, what: str, read: Any) -> Any:
+    """Runs `read`; whatever a library raises over the files becomes one line that names the part.
+
+    The files come from anywhere, and the readers of configurations, tokenizers and tensors raise errors of all kinds
+    over broken ones; the cause stays chained.
+    """
+    from safetensors import SafetensorError
+
+    kinds = (OSError, ValueError, KeyError, TypeError, AttributeError, ImportError, RuntimeError, SafetensorError)
+    try:
+        return read()
+    except (ModelError, BadInput):
+        raise
+    except kinds as error:
+        raise ModelError(f"{spec.source}: its {what} cannot be read: {_one_line(error)}") from error
+    except Exception as error:
+        if type(error) is not Exception:  # tokenizers raises bare Exception for a broken tokenizer.json
+            raise
+        raise ModelError(f"{spec.source}: its {what} cannot be read: {_one_line(error)}") from error
+
+
+def _one_line(error: BaseException) -> str:
+    """The first sentence or so of a library's message."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= 300 else text[:297] + "…"
+
+
+def _config(source: str, revision: str | None) -> Any:
+    from transformers import AutoConfig
+
+    return AutoConfig.from_pretrained(source, revision=revision, trust_remote_code=False)
+
+
+def _tokenizer(source: str, revision: str | None) -> Any:
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(source, revision=revision, trust_remote_code=False)
+    plain = set(tokenizer.get_vocab()) - set(tokenizer.all_special_tokens)
+    if not plain:
+        raise ModelError(f"{source} has no tokenizer: expected tokenizer.json or the tokenizer's own files.")
+    return tokenizer
+
+
+def _weights(cls: Any, source: str, revision: str | None, dtype: torch.dtype) -> tuple[Any, dict[str, Any]]:
+    module, info = cls.from_pretrained(
+        source,
+        revision=revision,
+        dtype=dtype,
+        use_safetensors=True,
+        trust_remote_code=False,
+        attn_implementation="eager",  # every family has it; the route is chosen afterwards
+        output_loading_info=True,
+    )
+    return module, info
+
+
+def _model_class(config: Any) -> Any:
+    """The class that the checkpoint was written from; a language model rather than a bare one where none is named.
+
+    Raises:
+        ModelError: transformers does not know the architecture.
+    """
+    import transformers
+    from transformers.models.auto import modeling_auto as auto
+
+    causal = auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+    masked = auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES
+    kind = config.model_type
+    named = (getattr(config, "architectures", None) or [None])[0]
+    if named is None:
+        if kind in masked and not getattr(config, "is_decoder", False):
+            return transformers.AutoModelForMaskedLM
+        return transformers.AutoModelForCausalLM if kind in causal else transformers.AutoModel
+    if named == masked.get(kind) or (named.endswith("ForPreTraining") and kind in masked):
+        return transformers.AutoModelForMaskedLM
+    if named == causal.get(kind):
+        return transformers.AutoModelForCausalLM
+    cls = getattr(transformers, named, None)
+    if cls is None:
+        raise ModelError(f"Unknown architecture {named!r}: transformers {transformers.__version__} has no such class.")
+    return cls
+
+
+def _check_files(source: str) -> list[Path]:
+    """Safetensors files of a local folder; [] for a hub id.
+
+    Raises:
+        ModelError: a folder without them.
+    """
+    folder = Path(source)
+    if not folder.is_dir():
+        return []
+    files = sorted(folder.glob("*.safetensors"))
+    if not files:
+        other = sorted(p.name for p in [*folder.glob("*.bin"), *folder.glob("*.pt"), *folder.glob("*.pth")])
+        found = f"It has {', '.join(other)}, which can run code when read: convert them to safetensors." if other else ""
+        raise ModelError(f"{source} has no weights: expected model.safetensors. {found}".rstrip())
+    return files
+
+
+def choose_device(name: str) -> torch.device:
+    """The device called `name`; "auto" = cuda, else mps, else cpu.
+
+    Raises:
+        UnknownName: no such kind of device.
+        BadInput: this machine does not have it.
+    """
+    import torch
+
+    has = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if name == "auto":
+        return torch.device(next(kind for kind in ("cuda", "mps", "cpu") if has[kind]))
+    match = re.fullmatch(r"(cpu|cuda|mps)(?::(\d+))?", name)
+    if match is None:
+        raise UnknownName("device", name, ["auto", "cpu", "cuda", "cuda:0", "mps"])
+    kind, index = match[1], match[2]
+    count = torch.cuda.device_count() if kind == "cuda" else int(has[kind])
+    if not has[kind] or (index is not None and int(index) >= count):
+        present = ", ".join(kind for kind, there in has.items() if there)
+        raise BadInput(f"This machine has no device {name!r}. It has: {present}.")
+    return torch.device(kind if index is None or kind != "cuda" else name)
+
+
+def choose_dtype(name: str, device: torch.device, config: Any) -> torch.dtype:
+    """The type called `name`. "auto" = that of the checkpoint, but float32 on a CPU, where half precision is slow.
+
+    Raises:
+        UnknownName: not one of float32, float16, bfloat16, float64.
+        BadInput: the device cannot hold it.
+    """
+    import torch
+
+    if name != "auto" and name not in _DTYPES:
+        raise UnknownName("dtype", name, ["auto", *_DTYPES])
+    if name == "float64" and device.type == "mps":
+        raise BadInput("The device mps has no float64. Use float32.")
+    if name != "auto":
+        return getattr(torch, name)
+    own = getattr(config, "dtype", None)
+    own = getattr(torch, own, None) if isinstance(own, str) else own
+    if device.type == "cpu" or own not in (torch.float16, torch.bfloat16):
+        return torch.float32
+    return own
+
+
+# --------------------------------------------------------------------------------------------- digests
+
+
+def digest_files(files: list[Path]) -> str:
+    """sha256 over the contents of the weight files, in order of their names."""
+    total = hashlib.sha256()
+    for path in files:
+        with path.open("rb") as stream:
+            while block := stream.read(1 << 22):
+                total.update(block)
+    return total.hexdigest()
+
+
+def digest_state(module: torch.nn.Module) -> str:
+    """sha256 over names, types, shapes and bytes of all tensors of a module."""
+    import torch
+
+    total = hashlib.sha256()
+    for name, tensor in sorted(module.state_dict().items()):
+        total.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
+        total.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return total.hexdigest()

@@ -1,0 +1,226 @@
+"""From the residual stream to logits: the model's own final norm, unembedding, scale and soft-cap.
+
+They are not found by name: a few tokens are put through the model, and the modules that carry the last block's output
+to the logits are the readout. It is accepted only if it then gives the model's logits. (The last entry of
+transformers' `hidden_states` is already normed, so block outputs are taken by hooks.)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from attnviz.hooks import Ints, Unavailable
+from attnviz.plugins.backends.forward import logits_of, model_inputs, run_forward
+from attnviz.plugins.backends.residual import Passage, find_blocks, recording
+
+if TYPE_CHECKING:
+    import torch
+
+_PROBE_TOKENS = 8
+_TOLERANCE = {"torch.float32": 1e-4, "torch.float64": 1e-4, "torch.float16": 1e-2, "torch.bfloat16": 4e-2}
+Change = Callable[["torch.Tensor"], "torch.Tensor"]
+
+
+@dataclass(frozen=True)
+class Readout:
+    """blocks      the transformer blocks, in order
+    chain       modules from a block's output to raw logits: final norm, …, unembedding
+    scale, softcap   logits = softcap · tanh(scale · raw / softcap)
+    attention, mlp   of each block, the modules whose outputs are added to the residual stream; empty if not so
+    """
+
+    blocks: tuple[torch.nn.Module, ...]
+    chain: tuple[torch.nn.Module, ...]
+    scale: float = 1.0
+    softcap: float | None = None
+    attention: tuple[torch.nn.Module, ...] = ()
+
+    def logits(self, states: torch.Tensor) -> torch.Tensor:
+        """[n, d] residual stream -> [n, V] float32 logits."""
+        for module in self.chain:
+            states = module(states)
+        states = states.float()
+        if self.scale != 1.0:
+            states = states * self.scale
+        if self.softcap is not None:
+            states = self.softcap * (states / self.softcap).tanh()
+        return states
+
+
+def find_readout(module: torch.nn.Module, vocabulary: int) -> Readout:
+    """Locates and verifies the readout.
+
+    Raises:
+        Unavailable: the model has no blocks or no logits, or what was found does not give its logits.
+    """
+    name = type(module).__name__
+    config = module.config.get_text_config()
+    blocks = find_blocks(module, int(getattr(config, "num_hidden_layers", 0)))
+    if not blocks:
+        raise Unavailable(f"{name}: its transformer blocks were not found, so there is no residual stream to read.")
+    ids = np.arange(_PROBE_TOKENS) * 5 % max(vocabulary - 1, 1) + 1
+    with recording(list(module.modules())) as passages:
+        output = run_forward(module, model_inputs(module, ids))
+    logits = logits_of(output)
+    if logits is None or logits.ndim != 2 or logits.shape[-1] < 2 or logits.shape[0] != len(ids):
+        raise Unavailable(f"{name} has no output over a vocabulary: it is not a language model.")
+    chain, last, raw = _chain(passages, blocks)
+    scale, softcap = _scale(config, raw, logits)
+    found = Readout(tuple(blocks), tuple(chain), scale, softcap, tuple(_attention(passages, blocks)))
+    _verify(name, found, last, logits)
+    return found
+
+
+def _first(passages: Sequence[Passage], module: torch.nn.Module) -> Passage:
+    for passage in passages:
+        if passage.module is module:
+            return passage
+    raise Unavailable(f"Block {type(module).__name__} was not called in a forward pass.")
+
+
+def _chain(
+    passages: Sequence[Passage], blocks: Sequence[torch.nn.Module]
+) -> tuple[list[torch.nn.Module], torch.Tensor, torch.Tensor]:
+    """Modules that take the last block's output on, each fed with what the one before returned."""
+    import torch
+
+    block = _first(passages, blocks[-1])
+    start = next(i for i, p in enumerate(passages) if p is block)
+    if block.outside is None:
+        raise Unavailable(f"Block {type(block.module).__name__} returned no tensor.")
+    current, chain = block.outside, []
+    after = [p for p in passages[start + 1 :] if p.inside is not None and p.outside is not None]
+    while True:
+        following = [
+            p
+            for p in after
+            if p.inside is not None and p.inside.shape == current.shape and torch.equal(p.inside, current)
+        ]
+        if not following:
+            return chain, block.outside, current
+        # passages come in order of leaving, so the first one is the innermost: each norm and matrix by itself
+        taken = following[0]
+        after = after[after.index(taken) + 1 :]
+        assert taken.outside is not None
+        chain.append(taken.module)
+        current = taken.outside
+
+
+def _scale(config: object, raw: torch.Tensor, logits: torch.Tensor) -> tuple[float, float | None]:
+    """Factor and soft-cap between the unembedding and the logits, as the configuration names them.
+
+    Cohere: logit_scale · z; Granite: z / logits_scaling; Gemma 2: cap · tanh(z / cap).
+    """
+    import torch
+
+    factors = [1.0]
+    for name, invert in (("logit_scale", False), ("logits_scaling", True)):
+        value = getattr(config, name, None)
+        if value:
+            factors.append(1.0 / float(value) if invert else float(value))
+    caps = [None, getattr(config, "final_logit_softcapping", None)]
+    shown = raw.reshape(-1, raw.shape[-1]).float()
+    if shown.shape != logits.shape:
+        return 1.0, None
+    for factor in factors:
+        for cap in caps:
+            tried = shown * factor
+            tried = cap * (tried / cap).tanh() if cap else tried
+            if torch.allclose(tried, logits.float(), atol=1e-5, rtol=1e-4):
+                return factor, cap or None
+    return 1.0, None
+
+
+def _verify(name: str, readout: Readout, last: torch.Tensor, logits: torch.Tensor) -> None:
+    import torch
+
+    with torch.inference_mode():
+        found = readout.logits(last.reshape(-1, last.shape[-1]))
+    if found.shape != logits.shape:
+        raise Unavailable(
+            f"{name}: the way from the last block to the logits was not found (it ended at shape "
+            f"{list(found.shape)}, the logits have {list(logits.shape)})."
+        )
+    apart = float((found - logits.float()).abs().max())
+    limit = _TOLERANCE.get(str(logits.dtype), 1e-4) * max(1.0, float(logits.abs().max()))
+    if not apart <= limit:
+        raise Unavailable(f"{name}: final norm and unembedding do not give the model's logits (off by {apart:.2g}).")
+
+
+def _attention(passages: Sequence[Passage], blocks: Sequence[torch.nn.Module]) -> list[torch.nn.Module]:
+    """Of each block the module whose output is added to the residual stream before the MLP's; [] if there is none.
+
+    Found by trying: block input + first + second = block output.
+    """
+    import torch
+
+    found = []
+    for block in blocks:
+        whole = _first(passages, block)
+        inner = {id(m) for m in block.modules()} - {id(block)}
+        if whole.inside is None or whole.outside is None:
+            return []
+        parts = [p for p in passages if id(p.module) in inner and p.outside is not None]
+        parts = [p for p in parts if p.outside is not None and p.outside.shape == whole.inside.shape]
+        change = whole.outside - whole.inside
+        pair = next(
+            (
+                one.module
+                for index, one in enumerate(parts)
+                for two in parts[index + 1 :]
+                if torch.allclose(one.outside + two.outside, change, atol=1e-4, rtol=1e-3)
+            ),
+            None,
+        )
+        if pair is None:
+            return []
+        found.append(pair)
+    return found
+
+
+def site_states(
+    readout: Readout, module: torch.nn.Module, ids: Ints, positions: Sequence[int], *, sublayers: bool
+) -> tuple[tuple[str, ...], torch.Tensor, torch.Tensor]:
+    """Residual stream at each site and the model's own logits, from one forward pass.
+
+    Returns names, states [N, P, d] and logits [P, V] (float32). The last state is the last block's output.
+
+    Raises:
+        Unavailable: the stream after attention was asked for, and this model's blocks do not add to one.
+    """
+    import torch
+
+    if sublayers and not readout.attention:
+        raise Unavailable(
+            f"{type(module).__name__}: its blocks do not add attention and MLP to one residual stream, so there is "
+            'no state after attention. Use sites="blocks".'
+        )
+    added = readout.attention if sublayers else ()
+    with recording([*readout.blocks, *added]) as passages:
+        output = run_forward(module, model_inputs(module, ids, logits_at=positions))
+    logits = logits_of(output)
+    assert logits is not None
+    rows = torch.tensor(list(positions), dtype=torch.long)
+    names, states = ["embedding"], [_rows(_first(passages, readout.blocks[0]).inside, rows)]
+    for index, block in enumerate(readout.blocks):
+        whole = _first(passages, block)
+        if sublayers:
+            part = _first(passages, added[index])
+            names.append(f"attention {index}")
+            states.append(_rows(whole.inside, rows) + _rows(part.outside, rows))
+        names.append(f"block {index}")
+        states.append(_rows(whole.outside, rows))
+    device = logits.device
+    if logits.shape[0] != len(positions):
+        logits = logits[rows.to(device)]
+    return tuple(names), torch.stack([s.to(device) for s in states]), logits.float()
+
+
+def _rows(tensor: torch.Tensor | None, rows: torch.Tensor) -> torch.Tensor:
+    if tensor is None:
+        raise Unavailable("A block of this model passes its state on in a form that is not known.")
+    return tensor[0, rows.to(tensor.device)]

@@ -1,0 +1,208 @@
+"""How a model gives up its attention, decided once when it is loaded and checked against transformers' eager maps."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from attnviz.hooks import Ints, LayerCapture, LayerCard
+from attnviz.plugins.backends import attention_function
+from attnviz.plugins.backends.capture import AttentionCollector, CallKey
+from attnviz.plugins.backends.forward import logits_of, model_inputs, run_forward
+from attnviz.plugins.backends.residual import find_blocks
+
+if TYPE_CHECKING:
+    import torch
+
+_PROBE_TOKENS = 8
+_TOLERANCE = {"torch.float32": 1e-4, "torch.float64": 1e-4, "torch.float16": 1e-2, "torch.bfloat16": 4e-2}
+
+
+@dataclass(frozen=True)
+class Route:
+    """interface: our attention function · eager: maps from transformers · none.
+
+    calls    attention call -> layer (interface);  maps [n] layer of the n-th map (eager)
+    missing  layer -> why it has no attention
+    """
+
+    name: str
+    reason: str
+    cards: tuple[LayerCard, ...]
+    missing: Mapping[int, str] = field(default_factory=dict)
+    calls: Mapping[CallKey, int] = field(default_factory=dict)
+    maps: tuple[int, ...] = ()
+    head_floats: int = 0  # Σ over layers of (H + H_kv)·D: float numbers of queries and keys per token
+
+
+@dataclass(frozen=True)
+class _Look:
+    """What a few tokens showed: maps [H, Q, K] per call, and the output compared ([T, V] logits or [T, d] states)."""
+
+    maps: list[np.ndarray[Any, Any]]
+    output: torch.Tensor
+    collector: AttentionCollector | None = None
+
+
+def choose_route(module: torch.nn.Module, vocabulary: int) -> Route:
+    """Tries our attention function, then eager maps; leaves the module set to the one that was chosen."""
+    ids = np.arange(_PROBE_TOKENS) * 7 % max(vocabulary - 1, 1) + 1
+    config = module.config.get_text_config()
+    count = int(getattr(config, "num_hidden_layers", 0))
+    architecture = type(module).__name__
+    with _implementation(module, "eager"):
+        eager = _look_eager(module, ids)
+    refused = f"{architecture} does not call transformers' AttentionInterface"
+    if module._can_set_attn_implementation():
+        for name in (attention_function.NAME, attention_function.NAME_FLOAT_MASK):
+            with _implementation(module, name):
+                look = _look_interface(module, ids)
+            fault = _difference(look, eager)
+            if fault is None:
+                module.set_attn_implementation(name)
+                return _interface_route(module, look, eager, count)
+            refused = fault
+    if eager is not None and eager.maps:
+        _set_implementation(module, "eager")
+        return _eager_route(module, eager, count, refused)
+    reason = f"{architecture} gives no attention: {refused}, and it returns no attention maps."
+    cards = tuple(LayerCard(i, "none", 0, 0) for i in range(count))
+    return Route("none", reason, cards, missing=dict.fromkeys(range(count), reason))
+
+
+def _set_implementation(module: torch.nn.Module, name: str) -> None:
+    if module.config._attn_implementation != name and module._can_set_attn_implementation():
+        module.set_attn_implementation(name)
+
+
+@contextmanager
+def _implementation(module: torch.nn.Module, name: str) -> Iterator[None]:
+    before = module.config._attn_implementation
+    _set_implementation(module, name)
+    try:
+        yield
+    finally:
+        _set_implementation(module, before)
+
+
+def _compared(output: Any) -> torch.Tensor:
+    logits = logits_of(output)
+    return logits if logits is not None else output[0][0]
+
+
+def _look_eager(module: torch.nn.Module, ids: Ints) -> _Look | None:
+    """None when the architecture does not know output_attentions."""
+    try:
+        output = run_forward(module, model_inputs(module, ids, output_attentions=True))
+    except TypeError as error:
+        if "output_attentions" not in str(error):
+            raise
+        return None
+    maps = [m for m in getattr(output, "attentions", None) or () if m is not None]
+    return _Look([m[0].float().cpu().numpy() for m in maps], _compared(output))
+
+
+def _look_interface(module: torch.nn.Module, ids: Ints) -> _Look:
+    collector = AttentionCollector(layers=None, thumbnail=_PROBE_TOKENS)
+    with attention_function.collecting(collector):
+        output = run_forward(module, model_inputs(module, ids))
+    maps = [np.stack([c.pattern(h) for h in range(c.heads)]) for c in collector.captured.values()]
+    return _Look(maps, _compared(output), collector)
+
+
+def _difference(look: _Look, eager: _Look | None) -> str | None:
+    """Why our maps are not those of the model, or None."""
+    if not look.maps:
+        return "it does not call transformers' AttentionInterface"
+    if eager is None:
+        return None
+    if eager.maps and len(eager.maps) != len(look.maps):
+        return f"{len(look.maps)} of {len(eager.maps)} layers call transformers' AttentionInterface"
+    tolerance = _TOLERANCE.get(str(eager.output.dtype), 1e-4)
+    apart = (look.output.float() - eager.output.float()).abs().max()
+    if not float(apart) <= tolerance * max(1.0, float(eager.output.abs().max())):
+        return f"outputs differ from eager attention by {float(apart):.2g}"
+    for index, (ours, theirs) in enumerate(zip(look.maps, eager.maps, strict=False)):
+        if ours.shape != theirs.shape:
+            return f"map {index} has shape {ours.shape}, eager's {theirs.shape}"
+        if not np.abs(ours - theirs).max() <= tolerance:
+            return f"map {index} differs from eager attention by {np.abs(ours - theirs).max():.2g}"
+    return None
+
+
+def _layer_of_calls(module: torch.nn.Module, modules: list[torch.nn.Module], count: int) -> list[int]:
+    """Layer index of each attention call. Hybrid models have fewer calls than blocks."""
+    blocks = find_blocks(module, count)
+    owner = {id(part): index for index, block in enumerate(blocks) for part in block.modules()}
+    found = [owner.get(id(m)) for m in modules]
+    known = [index for index in found if index is not None]
+    if len(known) == len(modules) and len(set(known)) == len(known):
+        return known
+    return list(range(len(modules)))  # one module called again and again, or no list of blocks
+
+
+def _kinds(module: torch.nn.Module, count: int) -> list[str]:
+    """Kind of each block, as far as its configuration says."""
+    types = getattr(module.config.get_text_config(), "layer_types", None) or []
+    names = {"sliding_attention": "sliding", "linear_attention": "linear", "full_attention": "full"}
+    kinds = [names.get(t, "full") for t in types]
+    return kinds if len(kinds) == count else ["full"] * count
+
+
+def _without_attention(kinds: list[str], with_attention: set[int]) -> dict[int, str]:
+    return {
+        index: f"its kind is {kind} attention, which has no map." if kind == "linear" else "it has no attention module."
+        for index, kind in enumerate(kinds)
+        if index not in with_attention
+    }
+
+
+def _interface_route(module: torch.nn.Module, look: _Look, eager: _Look | None, count: int) -> Route:
+    assert look.collector is not None
+    calls = look.collector.calls
+    layers = _layer_of_calls(module, [call.module for _, call in calls], count)
+    total = max([count, *(index + 1 for index in layers)])
+    kinds = _kinds(module, total)
+    missing = _without_attention(kinds, set(layers))
+    experts = getattr(module.config.get_text_config(), "num_local_experts", None)
+    cards = [LayerCard(i, kinds[i] if kinds[i] == "linear" else "none", 0, 0) for i in range(total)]
+    for index, capture, (_, call) in zip(layers, look.collector.captured.values(), calls, strict=True):
+        window = call.window or (getattr(call.module, "sliding_window", None) if kinds[index] == "sliding" else None)
+        kind = "sliding" if window else "full"
+        cards[index] = LayerCard(index, kind, capture.heads, _kv_heads(capture), window, experts)
+    floats = sum((c.heads + _kv_heads(c)) * c.q.shape[2] for c in look.collector.captured.values() if c.q is not None)
+    against = "with transformers' eager maps and outputs" if eager and eager.maps else "with the model's own outputs"
+    return Route(
+        name="interface",
+        reason=f"attnviz's attention function, compared {against} on {_PROBE_TOKENS} tokens",
+        cards=tuple(cards),
+        missing=missing,
+        calls={key: index for index, (key, _) in zip(layers, calls, strict=True)},
+        head_floats=floats,
+    )
+
+
+def _kv_heads(capture: LayerCapture) -> int:
+    return capture.heads if capture.k is None else int(capture.k.shape[0])
+
+
+def _eager_route(module: torch.nn.Module, eager: _Look, count: int, refused: str) -> Route:
+    kinds = _kinds(module, count)
+    attending = [i for i, kind in enumerate(kinds) if kind != "linear"]
+    layers = tuple(attending if len(attending) == len(eager.maps) else range(len(eager.maps)))
+    total = max([count, *(index + 1 for index in layers)])
+    kinds = _kinds(module, total)
+    cards = [LayerCard(i, "linear" if kinds[i] == "linear" else "none", 0, 0) for i in range(total)]
+    for index, weights in zip(layers, eager.maps, strict=True):
+        cards[index] = LayerCard(index, kinds[index], weights.shape[0], weights.shape[0])
+    return Route(
+        name="eager",
+        reason=f"transformers' eager maps, because {refused}",
+        cards=tuple(cards),
+        missing=_without_attention(kinds, set(layers)),
+        maps=layers,
+    )
