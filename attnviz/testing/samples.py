@@ -1,0 +1,155 @@
+"""One finding of every kind, small, the same every time, with token texts that try to break out of a page."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from attnviz.hooks import (
+    Analysis,
+    AnalysisRequest,
+    AttentionPattern,
+    Finding,
+    HeadScores,
+    Model,
+    ModelSpec,
+    Result,
+    Run,
+    Segment,
+    Table,
+    TokenMatrix,
+    Tokens,
+    TokenScores,
+    UnknownName,
+    Want,
+)
+from attnviz.testing.captures import random_trace
+from attnviz.testing.fake import FakeModel, distribution, lens_table
+
+HOSTILE = ("<script>alert(1)</script>", "<img src=x onerror=alert(1)>", "${alert(1)}", "{{constructor}}")
+"""Token texts that must never be executed or parsed, wherever they are shown."""
+LABELS = (*HOSTILE, "\"'&", "日本", "\\n", ",;=1+1")
+TEXT = "one two three one two three"
+
+
+def sample_tokens() -> Tokens:
+    """Eight tokens, the hostile ones first; the answer begins at token 6."""
+    starts = np.cumsum([0, *(len(label) for label in LABELS)])
+    return Tokens(
+        ids=np.arange(100, 100 + len(LABELS)),
+        labels=LABELS,
+        offsets=np.stack([starts[:-1], starts[1:]], axis=1),
+        special=np.array([False] * len(LABELS)),
+        text="".join(LABELS),
+        segments=(Segment("user", 0, 6), Segment("assistant", 6, 8)),
+    )
+
+
+def sample_finding(kind: str) -> Finding:
+    """A finding of one kind of result.
+
+    Raises:
+        UnknownName: no such kind.
+    """
+    if kind not in _MAKERS:
+        raise UnknownName("result kind", kind, _MAKERS)
+    return Finding(
+        analysis="sample",
+        title=f"Sample {HOSTILE[0]}",
+        params={"layer": 1, "words": HOSTILE[1]},
+        model=HOSTILE[0],
+        tokens=sample_tokens(),
+        result=_MAKERS[kind](),
+        provenance="0" * 64,
+        run="sample",
+        generated_from=6,
+    )
+
+
+def fake_request(analysis: Analysis, model: Model | None = None, text: str = TEXT, **params: Any) -> AnalysisRequest:
+    """A request for this analysis over a run of the fake model (or of `model`), as a session would make it.
+
+    Raises:
+        UnknownName, BadInput: the parameters do not fit the analysis.
+    """
+    model = model or FakeModel()
+    tokens = model.tokenize(text)
+    run = Run(id="sample", spec=ModelSpec("fake"), model=model.card.name, tokens=tokens)
+    resolved = analysis.resolve(params)
+    for param in analysis.params:
+        if param.linked and resolved[param.name] is None:
+            resolved[param.name] = len(tokens) - 1 if param.type == "token" else 0
+    captured = model.trace(tokens, Want()) if "attention" in analysis.requires else None
+    return AnalysisRequest(run=run, card=model.card, model=model, params=resolved, captured=captured)
+
+
+def _pattern() -> Result:
+    trace = random_trace(len(LABELS), heads=(3, 3, 3), missing=(1,))
+    captures = [layer for layer in trace.layers if layer is not None]
+    pictures = np.zeros((3, 3, *captures[0].thumbnail.shape[1:]), dtype=np.uint8)
+    pictures[0], pictures[2] = captures[0].thumbnail, captures[1].thumbnail
+    return AttentionPattern(
+        weights=trace.attention(0, 2),
+        layer=0,
+        head=2,
+        thumbnails=pictures,
+        causal=True,
+        generated_from=6,
+        missing=dict(trace.missing),
+        info=("Layer 0, head 2.", HOSTILE[0]),
+        warnings=(HOSTILE[1],),
+    )
+
+
+def _heads() -> Result:
+    entropy = np.array([[0.5, 1.25, 2.0], [np.nan] * 3, [0.0, 1.5, 0.75]], np.float32)
+    return HeadScores(
+        metrics={"entropy": entropy, "focus": 1 - entropy / 3},
+        units={"entropy": "bits", "focus": "0 to 1"},
+        received=np.array([np.linspace(0.2, 3, 8), [np.nan] * 8, np.linspace(2, 0, 8)], np.float32),
+        layer_importance=np.array([0.5, np.nan, 0.7], np.float32),
+        sinks=(0,),
+        info=("Layer 1 has no attention: it is linear.", HOSTILE[0]),
+        warnings=(HOSTILE[1],),
+    )
+
+
+def _scores() -> Result:
+    scores = np.array([0.1, -0.5, np.nan, 2.0, 0.0, 1.0, -1.0, 0.25], np.float32)
+    return TokenScores(scores=scores, unit="bits", info=("Token 2 has no score.", HOSTILE[0]))
+
+
+def _matrix() -> Result:
+    scores = np.linspace(-1, 1, 16, dtype=np.float32).reshape(2, 8)
+    return TokenMatrix(scores=scores, rows=np.array([6, 7]), columns=np.arange(8), unit="nats", info=(HOSTILE[0],))
+
+
+def _lens() -> Result:
+    answers = (100, 101, 102)
+    log_probs = np.log([[distribution(site, 3, answer) for answer in answers] for site in range(3)])
+    names = dict(zip(range(100, 100 + len(LABELS)), LABELS, strict=True))
+    return lens_table(
+        log_probs,
+        ("embedding", HOSTILE[0], "model"),
+        positions=(5, 6, 7),
+        top_k=3,
+        targets=(100, 101, -1),
+        label=lambda i: names.get(i, HOSTILE[i % 4]),
+    )
+
+
+def _table() -> Result:
+    rows = ((HOSTILE[0], 1, 0.5), (HOSTILE[3], 2, None), (",;=1+1", -3, 1e-9))
+    return Table(columns=("text", HOSTILE[1], "value"), rows=rows, info=(HOSTILE[2],))
+
+
+_MAKERS: dict[str, Callable[[], Result]] = {
+    "attention_pattern": _pattern,
+    "head_scores": _heads,
+    "token_scores": _scores,
+    "token_matrix": _matrix,
+    "lens_table": _lens,
+    "table": _table,
+}
