@@ -1,0 +1,93 @@
+"""Scripts and styles that lie beside the renderers, and arrays packed for the page."""
+
+from __future__ import annotations
+
+import base64
+import functools
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from attnviz.hooks import (
+    AttentionPattern,
+    BadInput,
+    Finding,
+    HeadScores,
+    LensTable,
+    Result,
+    ShapeError,
+    Table,
+    TokenMatrix,
+    TokenScores,
+)
+
+ALL_RESULTS: tuple[type[Result], ...] = (AttentionPattern, HeadScores, TokenScores, TokenMatrix, LensTable, Table)
+
+_PACKABLE = {"uint8", "uint16", "int32", "float32"}
+
+
+@functools.cache
+def script(*parts: str) -> str:
+    """The named JavaScript files of this folder, one after the other, as one function body. Read once."""
+    return "\n".join(asset(f"{part}.js") for part in ("_common", *parts))
+
+
+@functools.cache
+def style(*parts: str) -> str:
+    """The named style sheets of this folder, one after the other. Read once."""
+    return "\n".join(asset(f"{part}.css") for part in ("_common", *parts))
+
+
+@functools.cache
+def asset(name: str) -> str:
+    """One file of this folder. Read once."""
+    return (Path(__file__).parent / name).read_text(encoding="utf-8")
+
+
+def pack(array: NDArray[Any]) -> dict[str, Any]:
+    """{"z", "dtype", "shape"}: little-endian bytes, bytes of equal significance together, zlib, base64.
+
+    Grouping the bytes (first all low bytes, then all next ones …) lets zlib find the repetitions in the high ones.
+
+    Raises:
+        BadInput: a dtype that the page cannot read.
+    """
+    if array.dtype.name not in _PACKABLE:
+        raise BadInput(f"pack: expected one of {', '.join(sorted(_PACKABLE))}, got {array.dtype.name}.")
+    plain = np.ascontiguousarray(array).astype(array.dtype.newbyteorder("<"), copy=False)
+    planes = plain.reshape(-1).view(np.uint8).reshape(-1, array.itemsize).T
+    squeezed = zlib.compress(np.ascontiguousarray(planes).tobytes(), 9)
+    return {"z": base64.b64encode(squeezed).decode("ascii"), "dtype": array.dtype.name, "shape": list(array.shape)}
+
+
+def token_data(finding: Finding) -> dict[str, Any]:
+    """What every script view knows of the text: labels, segments, where the answer begins."""
+    return {
+        "tokens": list(finding.tokens.labels),
+        "segments": [{"role": s.role, "start": s.start, "stop": s.stop} for s in finding.tokens.segments],
+        "generated_from": generated_from(finding),
+    }
+
+
+def generated_from(finding: Finding) -> int | None:
+    """First generated token, from the result if it says so, else from the finding."""
+    own = getattr(finding.result, "generated_from", None)
+    return finding.generated_from if own is None else own
+
+
+def note_data(result: Result) -> dict[str, Any]:
+    """The lines a view prints under its picture."""
+    return {"info": list(result.info), "warnings": list(result.warnings)}
+
+
+def need_tokens(what: str, count: int, finding: Finding) -> None:
+    """Refuse an axis that does not have one entry per token.
+
+    Raises:
+        ShapeError: quotes both lengths.
+    """
+    if count != len(finding.tokens):
+        raise ShapeError(what, f"[{len(finding.tokens)}] (one per token)", f"[{count}]")

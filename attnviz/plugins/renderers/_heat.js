@@ -1,0 +1,379 @@
+// A heat map on a canvas of the size of its window: only what is visible is drawn, so zoom costs nothing.
+// Needs _common.js.
+//
+//   heatMap({rows, columns, rowLabels, columnLabels, label, describe(i, j) -> [line, …], onPick(i, j), onCursor(lines),
+//            boundary, rowTitle, columnTitle, describeRow(i), describeColumn(j)})
+//     -> {element, setCells(shade, table, centre), setBars(rowBars, columnBars), select(row, column), zoom(percent), redraw(), percent()}
+//
+//   shade   Uint8Array [rows · columns], an index into table;  centre: 128 for a signed map, else 0
+//   bars    {values, reference} or null; NaN = no bar; column bars are drawn on a √ scale
+//   boundary  first generated token, or null
+
+const HEAT = { tallest: 600, largestCell: 30, labelCell: 9, zooms: [20, 1000] };
+
+function heatMap(options) {
+  const { rows, columns } = options;
+  const canvas = make("canvas", { "aria-hidden": "true" });
+  const size = make("div", { class: "av-heat-size" }, canvas);
+  const window_ = make("div", {
+    class: "av-heat", tabindex: "0", role: "application", "aria-roledescription": "heat map",
+    "aria-label": `${options.label}. Arrow keys move the cursor, Enter selects, plus and minus zoom.`,
+  }, size);
+  const element = make("div", { class: "av-heat-frame" }, window_);
+  const tip = tooltip(element);
+  const picture = document.createElement("canvas");
+  let shade = null, table = null, centre = 0, percent = 100, cursor = null, chosen = { row: null, column: null };
+  let rowBars = null, columnBars = null, box = null, pooledFor = 0, colours = null, fonts = null;
+
+  const rowNames = options.rowLabels.map((text) => shorten(visibleText(text), 12));
+  const columnNames = options.columnLabels.map((text) => shorten(visibleText(text), 12));
+
+  function widest(names, font) {
+    const pen = canvas.getContext("2d");
+    pen.font = font;
+    return names.reduce((most, name) => Math.max(most, pen.measureText(name).width), 0);
+  }
+
+  function layout() {
+    colours = { ink: themeColour("--body-text-color"), faint: themeColour("--body-text-color-subdued"), accent: themeColour("--color-accent"), line: themeColour("--border-color-primary") };
+    fonts = { mono: themeFont("--font-mono"), text: themeFont("--font") };
+    const width = window_.clientWidth || element.clientWidth || 480;
+    const right = rowBars ? 46 : 10, bottom = columnBars ? 44 : 10;
+    const labelFont = `12px ${fonts.mono}`;
+    const fit = (left, top) => Math.min(HEAT.largestCell, (width - left - right) / columns, (HEAT.tallest - top - bottom) / rows);
+    const named = { left: Math.max(columnBars ? 54 : 30, widest(rowNames, labelFont) + 14), top: Math.max(22, widest(columnNames, labelFont) + 12) };
+    const plain = { left: columnBars ? 54 : 40, top: 22 };
+    let gutters = named, cell = fit(named.left, named.top) * percent / 100;
+    if (cell < HEAT.labelCell) {
+      gutters = plain;
+      cell = Math.min(fit(plain.left, plain.top) * percent / 100, HEAT.labelCell - 0.01);
+    }
+    const total = { width: gutters.left + columns * cell + right, height: gutters.top + rows * cell + bottom };
+    const wide = total.width > width + 1;
+    const height = Math.min(total.height, HEAT.tallest) + (wide ? 16 : 0);
+    window_.style.height = `${Math.ceil(height)}px`;
+    size.style.width = wide ? `${total.width}px` : "100%";
+    size.style.height = `${Math.floor(total.height)}px`;
+    box = { ...gutters, right, bottom, cell, named: gutters === named, width: window_.clientWidth, height: Math.min(window_.clientHeight, Math.ceil(total.height)), total };
+    const ratio = window.devicePixelRatio || 1;
+    canvas.width = Math.round(box.width * ratio);
+    canvas.height = Math.round(box.height * ratio);
+    canvas.style.width = `${box.width}px`;
+    canvas.style.height = `${box.height}px`;
+  }
+
+  function paintPicture() {  // one pixel per cell, or per block of cells where cells are smaller than pixels
+    const ratio = window.devicePixelRatio || 1;
+    const block = Math.max(1, Math.ceil(1 / (box.cell * ratio) - 0.01));
+    if (pooledFor === block) return;
+    pooledFor = block;
+    const height = Math.ceil(rows / block), width = Math.ceil(columns / block);
+    picture.width = width;
+    picture.height = height;
+    const image = new ImageData(width, height);
+    const pixels = new Uint32Array(image.data.buffer);
+    if (block === 1) {
+      for (let i = 0; i < pixels.length; i++) pixels[i] = table[shade[i]];
+    } else {  // the strongest cell of a block stands for it, so that thin lines survive
+      const strongest = new Uint8Array(pixels.length).fill(centre);
+      for (let i = 0; i < rows; i++) {
+        const line = Math.floor(i / block) * width;
+        for (let j = 0; j < columns; j++) {
+          const at = line + Math.floor(j / block), value = shade[i * columns + j];
+          if (Math.abs(value - centre) > Math.abs(strongest[at] - centre)) strongest[at] = value;
+        }
+      }
+      for (let i = 0; i < pixels.length; i++) pixels[i] = table[strongest[i]];
+    }
+    picture.getContext("2d").putImageData(image, 0, 0);
+  }
+
+  const xOf = (j) => box.left + j * box.cell - window_.scrollLeft;
+  const yOf = (i) => box.top + i * box.cell - window_.scrollTop;
+  const areaRight = () => Math.min(box.width - box.right, xOf(columns));
+  const areaBottom = () => Math.min(box.height - box.bottom, yOf(rows));
+
+  function draw() {
+    if (!shade || !box) return;
+    paintPicture();
+    const ratio = window.devicePixelRatio || 1;
+    const pen = canvas.getContext("2d");
+    pen.setTransform(ratio, 0, 0, ratio, 0, 0);
+    pen.clearRect(0, 0, box.width, box.height);
+    pen.save();
+    pen.beginPath();
+    pen.rect(box.left, box.top, areaRight() - box.left, areaBottom() - box.top);
+    pen.clip();
+    pen.imageSmoothingEnabled = false;
+    const block = pooledFor * box.cell;
+    pen.drawImage(picture, xOf(0), yOf(0), picture.width * block, picture.height * block);
+    drawMarks(pen);
+    pen.restore();
+    pen.strokeStyle = colours.line;
+    pen.lineWidth = 1;
+    pen.strokeRect(box.left - 0.5, box.top - 0.5, areaRight() - box.left + 1, areaBottom() - box.top + 1);
+    drawNames(pen);
+    if (rowBars) drawRowBars(pen);
+    if (columnBars) drawColumnBars(pen);
+  }
+
+  function drawMarks(pen) {
+    const { cell } = box;
+    const edge = (x, y, width, height, colour, thickness) => {
+      pen.strokeStyle = colour;
+      pen.lineWidth = thickness;
+      pen.strokeRect(x, y, width, height);
+    };
+    if (options.boundary !== null && options.boundary !== undefined) {
+      pen.save();
+      pen.setLineDash([5, 4]);
+      pen.strokeStyle = colours.accent;
+      pen.lineWidth = 1.5;
+      pen.beginPath();
+      pen.moveTo(xOf(options.boundary), yOf(0));
+      pen.lineTo(xOf(options.boundary), yOf(rows));
+      pen.moveTo(xOf(0), yOf(options.boundary));
+      pen.lineTo(xOf(columns), yOf(options.boundary));
+      pen.stroke();
+      pen.restore();
+    }
+    if (chosen.row !== null) edge(xOf(0) + 1, yOf(chosen.row), columns * cell - 2, Math.max(cell, 2), colours.accent, 2);
+    if (chosen.column !== null) edge(xOf(chosen.column), yOf(0) + 1, Math.max(cell, 2), rows * cell - 2, colours.accent, 2);
+    if (cursor) {
+      edge(xOf(cursor.j) - 1, yOf(cursor.i) - 1, Math.max(cell, 3) + 2, Math.max(cell, 3) + 2, host.dark() ? "#ffffff" : "#000000", 1.5);
+    }
+  }
+
+  function tickStep() {
+    for (const step of [1, 2, 5, 10, 20, 25, 50, 100, 200, 250, 500, 1000, 2000, 5000]) if (step * box.cell >= 34) return step;
+    return 10000;
+  }
+
+  function visibleRange(scroll, length, count) {
+    const first = Math.max(0, Math.floor(scroll / box.cell));
+    return [first, Math.min(count, Math.ceil((scroll + length) / box.cell) + 1)];
+  }
+
+  function drawNames(pen) {
+    const [firstRow, lastRow] = visibleRange(window_.scrollTop, box.height - box.top - box.bottom, rows);
+    const [firstColumn, lastColumn] = visibleRange(window_.scrollLeft, box.width - box.left - box.right, columns);
+    const step = box.named ? 1 : tickStep();
+    pen.font = `${box.named ? Math.min(12, Math.max(9, box.cell * 0.85)) : 10}px ${fonts.mono}`;
+    pen.textBaseline = "middle";
+    const shown = (at, from, to) => at >= from - 1 && at <= to + 1;
+    pen.textAlign = "right";
+    for (let i = Math.ceil(firstRow / step) * step; i < lastRow; i += step) {
+      const y = yOf(i) + box.cell / 2;
+      if (!shown(y, box.top, areaBottom())) continue;
+      pen.fillStyle = i === chosen.row || (cursor && i === cursor.i) ? colours.accent : colours.ink;
+      pen.fillText(box.named ? rowNames[i] : String(i), box.left - 7, y);
+      if (!box.named) pen.fillRect(box.left - 4, y - 0.5, 3, 1);
+    }
+    for (let j = Math.ceil(firstColumn / step) * step; j < lastColumn; j += step) {
+      const x = xOf(j) + box.cell / 2;
+      if (!shown(x, box.left, areaRight())) continue;
+      pen.fillStyle = j === chosen.column || (cursor && j === cursor.j) ? colours.accent : colours.ink;
+      if (box.named) {
+        pen.save();
+        pen.translate(x, box.top - 7);
+        pen.rotate(-Math.PI / 2);
+        pen.textAlign = "left";
+        pen.fillText(columnNames[j], 0, 0);
+        pen.restore();
+      } else {
+        pen.textAlign = "center";
+        pen.fillText(String(j), x, box.top - 11);
+        pen.fillRect(x - 0.5, box.top - 4, 1, 3);
+      }
+    }
+  }
+
+  function largest(bars) {
+    let most = bars.reference || 0;
+    for (const value of bars.values) if (value > most) most = value;
+    return most || 1;
+  }
+
+  function drawRowBars(pen) {
+    const room = box.right - 10, most = largest(rowBars), from = areaRight() + 4;
+    pen.save();
+    pen.fillStyle = colours.faint;
+    pen.font = `10px ${fonts.text}`;
+    pen.textAlign = "left";
+    pen.fillText(options.rowTitle, from, box.top - 11);
+    pen.beginPath();
+    pen.rect(from, box.top, room, areaBottom() - box.top);
+    pen.clip();
+    const [first, last] = visibleRange(window_.scrollTop, box.height - box.top - box.bottom, rows);
+    for (let i = first; i < last; i++) {
+      const value = rowBars.values[i];
+      if (!(value > 0)) continue;
+      pen.fillStyle = i === chosen.row ? colours.accent : colours.faint;
+      pen.fillRect(from, yOf(i) + (box.cell > 4 ? 1 : 0), room * value / most, Math.max(box.cell - (box.cell > 4 ? 2 : 0), 0.75));
+    }
+    pen.restore();
+  }
+
+  function drawColumnBars(pen) {
+    const room = box.bottom - 10, most = largest(columnBars), from = areaBottom() + 4;
+    const length = (value) => room * Math.sqrt(value / most);
+    pen.save();
+    pen.fillStyle = colours.faint;
+    pen.font = `10px ${fonts.text}`;
+    pen.textAlign = "right";
+    pen.fillText(options.columnTitle, box.left - 6, from + 7);
+    pen.beginPath();
+    pen.rect(box.left, from, areaRight() - box.left, room);
+    pen.clip();
+    const [first, last] = visibleRange(window_.scrollLeft, box.width - box.left - box.right, columns);
+    for (let j = first; j < last; j++) {
+      const value = columnBars.values[j];
+      if (!(value > 0)) continue;
+      pen.fillStyle = j === chosen.column ? colours.accent : colours.faint;
+      pen.fillRect(xOf(j) + (box.cell > 4 ? 1 : 0), from, Math.max(box.cell - (box.cell > 4 ? 2 : 0), 0.75), length(value));
+    }
+    if (columnBars.reference) {
+      pen.strokeStyle = colours.ink;
+      pen.setLineDash([3, 3]);
+      pen.beginPath();
+      const y = from + length(columnBars.reference);
+      pen.moveTo(box.left, y);
+      pen.lineTo(areaRight(), y);
+      pen.stroke();
+    }
+    pen.restore();
+  }
+
+  function place(event) {  // what lies under the pointer
+    const frame = canvas.getBoundingClientRect();
+    const x = event.clientX - frame.left, y = event.clientY - frame.top;
+    const j = Math.floor((x - box.left + window_.scrollLeft) / box.cell);
+    const i = Math.floor((y - box.top + window_.scrollTop) / box.cell);
+    const inside = { x: x >= box.left && x < areaRight() && j < columns, y: y >= box.top && y < areaBottom() && i < rows };
+    return { i: inside.y ? i : null, j: inside.x ? j : null, x, y, beside: x >= areaRight(), below: y >= areaBottom() };
+  }
+
+  function say(lines) { if (options.onCursor) options.onCursor(lines); }
+
+  window_.addEventListener("pointermove", (event) => {
+    if (!shade) return;
+    const at = place(event);
+    let lines = null;
+    if (at.i !== null && at.j !== null) {
+      cursor = { i: at.i, j: at.j };
+      lines = options.describe(at.i, at.j);
+    } else {
+      cursor = null;
+      if (at.i !== null && at.beside && rowBars) lines = options.describeRow(at.i);
+      if (at.j !== null && at.below && columnBars) lines = options.describeColumn(at.j);
+    }
+    if (lines) { tip.show(lines, at.x, at.y); say(lines); } else tip.hide();
+    draw();
+  });
+  window_.addEventListener("pointerleave", () => { cursor = null; tip.hide(); draw(); });
+  window_.addEventListener("click", (event) => {
+    if (!shade) return;
+    const at = place(event);
+    if (at.i !== null && at.j !== null && options.onPick) options.onPick(at.i, at.j);
+  });
+  window_.addEventListener("scroll", () => { tip.hide(); draw(); }, { passive: true });
+  window_.addEventListener("wheel", (event) => {
+    if (!event.ctrlKey) return;
+    event.preventDefault();
+    zoom(percent * (event.deltaY < 0 ? 1.2 : 1 / 1.2));
+  }, { passive: false });
+  window_.addEventListener("focus", () => {
+    if (!shade || cursor || !window_.matches(":focus-visible")) return;
+    const i = chosen.row === null ? 0 : chosen.row;
+    let j = 0;
+    for (let k = 1; k < columns; k++) if (Math.abs(shade[i * columns + k] - centre) > Math.abs(shade[i * columns + j] - centre)) j = k;
+    moveTo(i, j);
+  });
+  window_.addEventListener("blur", () => { cursor = null; tip.hide(); draw(); });
+  window_.addEventListener("keydown", (event) => {
+    if (!shade || event.ctrlKey || event.metaKey || event.altKey) return;
+    const at = cursor || { i: chosen.row || 0, j: 0 };
+    if (event.key in ARROWS) {
+      const [down, across] = ARROWS[event.key], stride = event.shiftKey ? 10 : 1;
+      moveTo(at.i + down * stride, at.j + across * stride);
+    } else if (event.key === "Home") moveTo(at.i, 0);
+    else if (event.key === "End") moveTo(at.i, columns - 1);
+    else if (event.key === "Enter" || event.key === " ") { if (options.onPick) options.onPick(at.i, at.j); }
+    else if (event.key === "+" || event.key === "=") zoom(percent * 1.25);
+    else if (event.key === "-") zoom(percent / 1.25);
+    else if (event.key === "0") zoom(100);
+    else if (event.key === "Escape") { cursor = null; tip.hide(); draw(); }
+    else return;
+    event.preventDefault();
+  });
+
+  function moveTo(i, j) {
+    cursor = { i: Math.max(0, Math.min(rows - 1, i)), j: Math.max(0, Math.min(columns - 1, j)) };
+    reveal(cursor.i, cursor.j);
+    const lines = options.describe(cursor.i, cursor.j);
+    tip.show(lines, xOf(cursor.j) + box.cell, yOf(cursor.i) + box.cell);
+    say(lines);
+    draw();
+  }
+
+  function reveal(i, j) {
+    const x = xOf(j), y = yOf(i), { cell } = box;
+    if (x < box.left) window_.scrollLeft += x - box.left;
+    else if (x + cell > box.width - box.right) window_.scrollLeft += x + cell - (box.width - box.right);
+    if (y < box.top) window_.scrollTop += y - box.top;
+    else if (y + cell > box.height - box.bottom) window_.scrollTop += y + cell - (box.height - box.bottom);
+  }
+
+  function zoom(next) {
+    const before = box ? box.cell : 0;
+    const middle = box ? [(window_.scrollLeft + (box.width - box.left - box.right) / 2) / before, (window_.scrollTop + (box.height - box.top - box.bottom) / 2) / before] : [0, 0];
+    percent = Math.round(Math.max(HEAT.zooms[0], Math.min(HEAT.zooms[1], next)));
+    redraw();
+    window_.scrollLeft = middle[0] * box.cell - (box.width - box.left - box.right) / 2;
+    window_.scrollTop = middle[1] * box.cell - (box.height - box.top - box.bottom) / 2;
+    draw();
+    if (options.onZoom) options.onZoom(percent);
+  }
+
+  function redraw() {
+    pooledFor = 0;
+    layout();
+    draw();
+  }
+
+  return {
+    element,
+    percent: () => percent,
+    zoom,
+    redraw,
+    setCells(cells, colourTable_, centre_ = 0) {
+      shade = cells;
+      table = colourTable_;
+      centre = centre_;
+      pooledFor = 0;
+      if (!box) layout();
+      draw();
+    },
+    setBars(forRows, forColumns) {
+      rowBars = forRows;
+      columnBars = forColumns;
+      box = null;
+    },
+    select(row, column) {
+      chosen = { row: row ?? null, column: column ?? null };
+      draw();
+    },
+  };
+}
+
+function zoomControl(heat) {
+  const output = make("output", { class: "av-zoom-value", "aria-live": "off" }, "100 %");
+  const button = (text, label, action) => make("button", { type: "button", class: "av-button", "aria-label": label, title: label, onclick: action }, text);
+  const element = make("span", { class: "av-control av-zoom", role: "group", "aria-label": "Zoom, 20 to 1000 percent" },
+    make("span", {}, "Zoom"),
+    button("−", "Zoom out", () => heat.zoom(heat.percent() / 1.25)),
+    output,
+    button("+", "Zoom in", () => heat.zoom(heat.percent() * 1.25)),
+    button("Fit", "Fit to the window", () => heat.zoom(100)));
+  return { element, update: (percent) => { output.textContent = `${percent} %`; } };
+}

@@ -1,0 +1,130 @@
+"""One table per kind of result: what the .csv file holds. Header names carry their units."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from attnviz.hooks import (
+    AttentionPattern,
+    BadInput,
+    Finding,
+    HeadScores,
+    LensTable,
+    Table,
+    TokenMatrix,
+    TokenScores,
+)
+from attnviz.plugins.renderers._assets import need_tokens
+
+Cell = str | float | int | None
+Rows = Iterator[tuple[Cell, ...]]
+
+
+def table(finding: Finding) -> tuple[tuple[str, ...], Rows]:
+    """(columns, rows) of any result. Missing numbers are None.
+
+    Raises:
+        BadInput: a result of an unknown kind.
+        ShapeError: a result that does not have one entry per token where it should.
+    """
+    result = finding.result
+    if isinstance(result, AttentionPattern):
+        need_tokens("AttentionPattern queries", result.weights.shape[0], finding)
+        need_tokens("AttentionPattern keys", result.weights.shape[1], finding)
+        return ("query", "query token", "key", "key token", "weight"), _pattern_rows(finding, result)
+    if isinstance(result, HeadScores):
+        names = [f"{name} [{result.units[name]}]" for name in result.metrics]
+        return ("layer", "head", *names), _head_rows(result)
+    if isinstance(result, TokenScores):
+        need_tokens("TokenScores.scores", len(result.scores), finding)
+        return ("position", "id", "token", "role", f"score [{result.unit}]"), _token_rows(finding, result)
+    if isinstance(result, TokenMatrix):
+        columns = ("target", "target token", "source", "source token", f"score [{result.unit}]")
+        return columns, _matrix_rows(finding, result)
+    if isinstance(result, LensTable):
+        return _LENS_COLUMNS, _lens_rows(finding, result)
+    if isinstance(result, Table):
+        return result.columns, iter(result.rows)
+    raise BadInput(f"No table for a result of kind {result.kind!r}.")
+
+
+def number(value: Any) -> float | None:
+    """A float with the nine digits that tell any two float32 apart; None for NaN."""
+    plain = float(value)
+    return float(f"{plain:.9g}") if math.isfinite(plain) else None
+
+
+def role_of(finding: Finding, position: int) -> str:
+    """Role of the segment a token lies in; prompt or answer where there are no segments."""
+    for segment in finding.tokens.segments:
+        if segment.start <= position < segment.stop:
+            return segment.role
+    if finding.tokens.segments or finding.generated_from is None:
+        return ""
+    return "prompt" if position < finding.generated_from else "answer"
+
+
+def _pattern_rows(finding: Finding, result: AttentionPattern) -> Rows:
+    labels = finding.tokens.labels
+    for query, row in enumerate(result.weights):
+        for key in range(query + 1 if result.causal else len(row)):
+            yield query, labels[query], key, labels[key], number(row[key])
+
+
+def _head_rows(result: HeadScores) -> Rows:
+    layers, heads = next(iter(result.metrics.values())).shape
+    for layer in range(layers):
+        for head in range(heads):
+            yield layer, head, *(number(values[layer, head]) for values in result.metrics.values())
+
+
+def _token_rows(finding: Finding, result: TokenScores) -> Rows:
+    for position, label in enumerate(finding.tokens.labels):
+        token_id = int(finding.tokens.ids[position])
+        yield position, token_id, label, role_of(finding, position), number(result.scores[position])
+
+
+def _matrix_rows(finding: Finding, result: TokenMatrix) -> Rows:
+    labels = finding.tokens.labels
+    for i, target in enumerate(result.rows.tolist()):
+        for j, source in enumerate(result.columns.tolist()):
+            yield target, labels[target], source, labels[source], number(result.scores[i, j])
+
+
+_LENS_COLUMNS = (
+    "site",
+    "position",
+    "token",
+    "rank",
+    "predicted id",
+    "predicted token",
+    "probability",
+    "log-probability [nats]",
+    "entropy [bits]",
+    "KL(model‖lens) [bits]",
+    "target id",
+    "target token",
+    "target log-probability [nats]",
+    "target rank",
+)
+
+
+def _lens_rows(finding: Finding, lens: LensTable) -> Rows:
+    labels = finding.tokens.labels
+    for s, p in np.ndindex(len(lens.sites), len(lens.positions)):
+        position, target = int(lens.positions[p]), int(lens.target_ids[p])
+        wanted: tuple[Cell, ...] = (None, None, None, None)
+        if target >= 0:
+            rank = int(lens.target_rank[s, p])
+            wanted = (target, lens.labels[target], number(lens.target_logprob[s, p]), rank if rank >= 0 else None)
+        for k, (found, log) in enumerate(zip(lens.top_ids[s, p].tolist(), lens.top_logprobs[s, p], strict=True)):
+            yield (
+                *(lens.sites[s], position, labels[position], k, found, lens.labels[found]),
+                *(number(np.exp(np.float64(log))), number(log)),
+                *(number(lens.entropy[s, p]), number(lens.kl_model_lens[s, p])),
+                *wanted,
+            )

@@ -1,0 +1,305 @@
+// Attention of every head as a small picture, and of one head at full size. Needs _common.js, _tokens.js, _heat.js.
+
+const TRANSFORMS = {
+  log10: { text: "log₁₀", share: (w) => (w <= 1e-4 ? 0 : 1 + Math.log10(w) / 4), ticks: [[1e-4, "≤ 10⁻⁴"], [1e-3, "10⁻³"], [1e-2, "0.01"], [0.1, "0.1"], [1, "1"]] },
+  sqrt: { text: "√ (square root)", share: Math.sqrt, ticks: [[0, "0"], [0.01, "0.01"], [0.1, "0.1"], [0.4, "0.4"], [1, "1"]] },
+  power: { text: "power 0.3", share: (w) => w ** 0.3, ticks: [[0, "0"], [0.001, "0.001"], [0.03, "0.03"], [0.25, "0.25"], [1, "1"]] },
+  linear: { text: "linear", share: (w) => w, ticks: [[0, "0"], [0.25, "0.25"], [0.5, "0.5"], [0.75, "0.75"], [1, "1"]] },
+};
+const TOKENS = data.tokens, COUNT = TOKENS.length, LAYERS = data.layers, HEADS = data.heads;
+const SINKS = new Set(data.first_tokens);
+
+// Weights come as codes with a fixed number of decimals: 6 below 0.0001, 5 below 0.001, 4 above (see attention_grid.py).
+const WEIGHTS = new Float64Array(10200);
+for (let code = 0; code < WEIGHTS.length; code++) {
+  WEIGHTS[code] = code <= 100 ? code / 1e6 : code <= 190 ? (code - 90) / 1e5 : (code - 180) / 1e4;
+}
+function weightText(code) {
+  if (code === 0) return "less than 0.000001";
+  return WEIGHTS[code].toFixed(code >= 190 ? 4 : code > 100 ? 5 : 6);
+}
+
+const state = { layer: data.head.layer, head: data.head.head, token: COUNT - 1, transform: data.transform, withoutFirst: false, strip: "reads" };
+const seen = new Map();    // "layer.head" -> decoded head; a second visit asks nobody
+let shown = null;          // the head on the canvas
+let newest = 0;            // the latest request; answers to older ones are dropped
+let destroyed = false;
+
+const keyOf = (layer, head) => `${layer}.${head}`;
+const nameOf = (layer, head) => `${layer === "mean" ? "Mean of all layers" : `Layer ${layer}`} · ${head === "mean" ? "mean of heads" : `Head ${head}`}`;
+const quote = (i) => `${i} “${visibleText(TOKENS[i])}”`;
+
+async function decode(packed) {
+  const [codes, focus, received, rest] = await Promise.all([packed.codes, packed.focus, packed.received, packed.rest].map(unpack));
+  return { layer: packed.layer, head: packed.head, codes, focus, received, rest, info: packed.info, warnings: packed.warnings };
+}
+
+// ------------------------------------------------------------------------------------------------ skeleton
+
+root.classList.add("av-view", "av-attention");
+const title = make("h3", { class: "av-title" });
+const problem = make("p", { class: "av-problem", role: "alert" });
+problem.hidden = true;
+const readout = make("p", { class: "av-readout", role: "status", "aria-live": "polite" });
+const legend = make("div", { class: "av-legend" });
+const stripCaption = make("p", { class: "av-caption" });
+const noteBox = make("div");
+
+const heat = heatMap({
+  rows: COUNT, columns: COUNT, rowLabels: TOKENS, columnLabels: TOKENS,
+  label: "Attention of one head: rows are queries, columns are keys",
+  rowTitle: "focus", columnTitle: "received",
+  boundary: data.generated_from,
+  describe: describeCell,
+  describeRow: (q) => [`query ${quote(q)}`, `focus ${formatNumber(shown.focus[q])}  (1 = one key, 0 = all keys alike)`],
+  describeColumn: (k) => [`key ${quote(k)}`, `received ${formatNumber(shown.received[k])}  (1 = as from a uniform head)`],
+  onCursor: (lines) => { readout.textContent = lines.join("   "); },
+  onPick: (q) => pickToken(q),
+  onZoom: (percent) => zoomer.update(percent),
+});
+const zoomer = zoomControl(heat);
+const strip = tokenStrip({
+  tokens: TOKENS, segments: data.segments, generatedFrom: data.generated_from,
+  onPick: pickToken,
+  describe: describeToken,
+  onFocus: (i) => { readout.textContent = describeToken(i); },
+});
+strip.element.classList.add("av-short");
+
+const firstBox = make("input", { type: "checkbox", onchange: () => { state.withoutFirst = firstBox.checked; paint(); } });
+const firstControl = SINKS.size
+  ? make("label", { class: "av-control av-check", title: "Leaves out the first token and divides each row by what remains" }, firstBox, make("span", {}, "without first token"))
+  : null;
+
+const thumbnailCells = new Map();   // "layer.head" -> {button, canvas, offset}
+const picker = buildPicker();
+const detail = make("section", { class: "av-detail", "aria-label": "One head at full size" },
+  make("div", { class: "av-bar" }, title,
+    make("div", { class: "av-controls" },
+      choice("Colour", Object.entries(TRANSFORMS).map(([name, t]) => [name, t.text]), state.transform, (value) => { state.transform = value; paint(); }),
+      firstControl, zoomer.element)),
+  problem, heat.element, readout, legend,
+  make("div", { class: "av-bar av-strip-bar" }, stripCaption,
+    choice("Shade", [["reads", "what the token reads"], ["read_by", "who reads the token"]], state.strip, (value) => { state.strip = value; paintStrip(); paintSelection(); })),
+  strip.element);
+root.append(make("div", { class: "av-columns" }, picker, detail), noteBox);
+
+function buildPicker() {
+  const grid = make("div", { class: "av-heads", role: "grid", "aria-label": `Heads: ${plural(LAYERS, "layer")} by ${plural(HEADS, "head")}. Arrow keys move, Enter opens.` });
+  grid.style.gridTemplateColumns = `auto repeat(${HEADS}, minmax(14px, 38px))`;
+  const header = make("div", { class: "av-row", role: "row" }, make("span", { class: "av-corner", role: "columnheader" }, ""));
+  for (let h = 0; h < HEADS; h++) header.append(make("span", { class: "av-column-name", role: "columnheader", "aria-label": `Head ${h}` }, String(h)));
+  grid.append(header);
+  for (let l = 0; l < LAYERS; l++) {
+    const row = make("div", { class: "av-row", role: "row" }, make("span", { class: "av-row-name", role: "rowheader", "aria-label": `Layer ${l}` }, String(l)));
+    const reason = data.missing[l];
+    if (reason !== undefined) {
+      const gap = make("span", { class: "av-missing", role: "gridcell", title: reason }, `no attention: ${reason}`);
+      gap.style.gridColumn = `2 / span ${HEADS}`;
+      row.append(gap);
+    } else {
+      for (let h = 0; h < HEADS; h++) {
+        const canvas = make("canvas", { "aria-hidden": "true" });
+        const button = make("button", { type: "button", role: "gridcell", class: "av-head", tabindex: "-1", "aria-selected": "false", "aria-label": `Layer ${l}, head ${h}`, title: `Layer ${l} · Head ${h}` }, canvas);
+        button.dataset.layer = l;
+        button.dataset.head = h;
+        thumbnailCells.set(keyOf(l, h), { button, canvas, offset: (l * HEADS + h) * data.thumbnails.shape[2] ** 2 });
+        row.append(button);
+      }
+    }
+    grid.append(row);
+  }
+  const place = (event) => {
+    const button = event.target.closest(".av-head");
+    return button && !button.disabled ? [Number(button.dataset.layer), Number(button.dataset.head)] : null;
+  };
+  grid.addEventListener("click", (event) => { const at = place(event); if (at) pickHead(...at); });
+  grid.addEventListener("keydown", (event) => {
+    const at = place(event);
+    if (!at || !(event.key in ARROWS) || event.ctrlKey || event.metaKey || event.altKey) return;
+    event.preventDefault();
+    const [down, across] = ARROWS[event.key];
+    let [l, h] = at;
+    for (let tries = 0; tries < LAYERS * HEADS; tries++) {  // past layers without attention
+      l = (l + down + LAYERS) % LAYERS;
+      h = (h + across + HEADS) % HEADS;
+      const next = thumbnailCells.get(keyOf(l, h));
+      if (next && !next.button.disabled) { next.button.focus(); pickHead(l, h); return; }
+    }
+  });
+  return make("section", { class: "av-picker", "aria-label": "All heads" },
+    make("div", { class: "av-bar" }, make("h3", { class: "av-title" }, "All heads"), make("span", { class: "av-caption" }, "layer ↓  head →")),
+    make("div", { class: "av-heads-scroll" }, grid),
+    make("p", { class: "av-caption" }, "Small pictures: √ of the largest weight in each block; queries downwards, keys to the right."));
+}
+
+// ------------------------------------------------------------------------------------------------ painting
+
+let thumbnails = null;
+
+function paintThumbnails() {
+  const edge = data.thumbnails.shape[2], table = colourTable(SEQUENTIAL);
+  for (const { button, canvas, offset } of thumbnailCells.values()) {
+    const image = new ImageData(edge, edge), pixels = new Uint32Array(image.data.buffer);
+    let any = 0;
+    for (let i = 0; i < pixels.length; i++) { const value = thumbnails[offset + i]; any |= value; pixels[i] = table[value]; }
+    canvas.width = canvas.height = edge;
+    canvas.getContext("2d").putImageData(image, 0, 0);
+    if (!any) {  // rows sum to 1, so an empty picture means that the layer has fewer heads
+      button.disabled = true;
+      button.title = `Layer ${button.dataset.layer} has no head ${button.dataset.head}`;
+      button.setAttribute("aria-label", button.title);
+    }
+  }
+}
+
+function visible(q, k) { return !data.causal || k <= q; }
+
+function weight(q, k) {
+  const value = WEIGHTS[shown.codes[q * COUNT + k]];
+  if (!state.withoutFirst) return value;
+  return SINKS.has(k) || !(shown.rest[q] > 0) ? 0 : Math.min(1, value / shown.rest[q]);
+}
+
+function paint() {
+  if (!shown) return;
+  const { share, ticks } = TRANSFORMS[state.transform];
+  const cells = new Uint8Array(COUNT * COUNT);
+  if (state.withoutFirst) {
+    for (let q = 0, i = 0; q < COUNT; q++) for (let k = 0; k < COUNT; k++, i++) cells[i] = Math.round(255 * share(weight(q, k)));
+  } else {
+    const shades = Uint8Array.from(WEIGHTS, (w) => Math.round(255 * share(Math.min(1, w))));
+    for (let i = 0; i < cells.length; i++) cells[i] = shades[shown.codes[i]];
+  }
+  heat.setBars({ values: shown.focus }, { values: shown.received, reference: 1 });
+  heat.setCells(cells, colourTable(SEQUENTIAL));
+  const removed = state.withoutFirst ? `, without token ${[...SINKS].join(", ")}, rows renormalised` : "";
+  drawLegend(legend, { map: SEQUENTIAL, ticks: ticks.map(([w, text]) => [share(w), text]), caption: `attention weight, ${TRANSFORMS[state.transform].text} scale${removed}` });
+  paintStrip();
+  paintSelection();
+  title.textContent = nameOf(shown.layer, shown.head);
+  const remarks = state.withoutFirst ? [`Token ${[...SINKS].join(", ")} is left out and each row divided by what remains; computed in the page from rounded weights.`] : [];
+  noteBox.replaceChildren(notes([...shown.info, ...remarks, data.precision], shown.warnings));
+}
+
+function paintStrip() {
+  if (!shown) return;
+  const { share } = TRANSFORMS[state.transform], t = state.token;
+  const reads = state.strip === "reads";
+  strip.shade(TOKENS.map((_, i) => {
+    const [q, k] = reads ? [t, i] : [i, t];
+    const w = visible(q, k) ? weight(q, k) : 0;
+    return w > 0 ? colourAt(SEQUENTIAL[themeName()], share(w)) : null;
+  }));
+  stripCaption.textContent = reads ? `What token ${quote(t)} reads` : `Who reads token ${quote(t)}`;
+}
+
+function paintSelection() {
+  strip.select(state.token);
+  if (state.strip === "reads") heat.select(state.token, null); else heat.select(null, state.token);
+}
+
+function paintPicker() {
+  for (const [key, { button }] of thumbnailCells) {
+    const on = key === keyOf(state.layer, state.head);
+    button.setAttribute("aria-selected", String(on));
+    button.tabIndex = on ? 0 : -1;
+  }
+  if (!thumbnailCells.has(keyOf(state.layer, state.head))) {
+    const first = [...thumbnailCells.values()].find(({ button }) => !button.disabled);
+    if (first) first.button.tabIndex = 0;
+  }
+}
+
+function describeCell(q, k) {
+  const lines = [`query ${quote(q)} → key ${quote(k)}`];
+  if (!visible(q, k)) return [...lines, "not visible: the key comes after the query"];
+  const code = shown.codes[q * COUNT + k];
+  if (state.withoutFirst) {
+    if (SINKS.has(k)) return [...lines, `left out (weight ${weightText(code)})`];
+    return [...lines, `weight ≈ ${formatNumber(weight(q, k), 3)} of the rest (${weightText(code)} with the first token)`];
+  }
+  return [...lines, `weight ${weightText(code)}`];
+}
+
+function describeToken(i) {
+  const name = `token ${quote(i)}`;
+  if (!shown) return name;
+  const [q, k] = state.strip === "reads" ? [state.token, i] : [i, state.token];
+  return `${name}: ${describeCell(q, k).slice(1).join(" ")}${state.strip === "reads" ? " from" : " on"} token ${state.token}`;
+}
+
+// ------------------------------------------------------------------------------------------------ choosing
+
+async function open(layer, head) {
+  const key = keyOf(layer, head), request = ++newest;
+  state.layer = layer;
+  state.head = head;
+  paintPicker();
+  problem.hidden = true;
+  try {
+    if (!seen.has(key)) {
+      detail.setAttribute("aria-busy", "true");
+      const inFile = data.every && data.every[layer] && data.every[layer][head];
+      seen.set(key, await decode(inFile || await host.fetch({ layer, head })));
+    }
+    if (request !== newest || destroyed) return;
+    shown = seen.get(key);
+    paint();
+    root.dataset.shown = key;
+  } catch (error) {
+    if (request !== newest || destroyed) return;
+    problem.textContent = `${nameOf(layer, head)}: ${error.message}`;
+    problem.hidden = false;
+    if (shown) { state.layer = shown.layer; state.head = shown.head; paintPicker(); }
+  } finally {
+    if (request === newest) detail.removeAttribute("aria-busy");
+  }
+}
+
+function pickHead(layer, head) {
+  open(layer, head);
+  host.select({ layer, head });
+}
+
+function setToken(t) {
+  if (t === state.token || !(t >= 0 && t < COUNT)) return;
+  state.token = t;
+  paintStrip();
+  paintSelection();
+}
+
+function pickToken(t) {
+  setToken(t);
+  host.select({ token: t });
+}
+
+// ------------------------------------------------------------------------------------------------ start
+
+const resized = new ResizeObserver(() => { if (shown) heat.redraw(); });
+resized.observe(heat.element);
+(async () => {
+  thumbnails = await unpack(data.thumbnails);
+  const first = await decode(data.head);
+  if (destroyed) return;
+  seen.set(keyOf(first.layer, first.head), first);
+  paintThumbnails();
+  if (newest === 0) await open(first.layer, first.head);
+  root.dataset.ready = "1";
+})().catch((error) => { problem.textContent = error.message; problem.hidden = false; });
+
+return {
+  show(selection) {
+    if (Number.isInteger(selection.token)) setToken(selection.token);
+    const layer = selection.layer ?? state.layer, head = selection.head ?? state.head;
+    if (keyOf(layer, head) === keyOf(state.layer, state.head)) return;
+    if (thumbnailCells.has(keyOf(layer, head))) open(layer, head);
+  },
+  theme() {
+    if (!thumbnails) return;
+    paintThumbnails();
+    paint();
+    heat.redraw();
+  },
+  destroy() { destroyed = true; resized.disconnect(); },
+};

@@ -1,0 +1,187 @@
+"""Every head as a small picture and one head at full size: which earlier tokens each position reads.
+
+Shows AttentionPattern. The page gets small pictures of all heads and the weights of one; other heads come on demand.
+Bright is not important by itself: a head may rest on the first token when it has nothing to do (an attention sink).
+
+Received attention of a key is Σ_q A[q, k] over the queries that may see it, divided by what a uniform head would give
+there; without that correction early keys always win. Focus of a query is 1 − H(q) / log2 n(q).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from attnviz.hooks import AttentionPattern, BadInput, Finding, Renderer, View, hookimpl
+from attnviz.plugins.renderers._assets import need_tokens, note_data, pack, script, style, token_data
+
+THUMBNAIL_BYTES = 120_000  # of all small pictures together, before compression
+SINK_SHARE = 0.3  # mean weight on the first token from which the scale starts as log10
+PRECISION = (
+    "Weights are rounded to 4 decimals (5 below 0.001, 6 below 0.0001): at most 0.00005 off. Bars: focus of each query,"
+    " 1 − entropy / log₂ n; attention received by each key (√ scale), dashed line = as from a uniform head; both from"
+    " unrounded weights."
+)
+
+
+def encode(weights: NDArray[np.floating[Any]]) -> NDArray[np.uint16]:
+    """Weights [Q, K] as codes of fixed decimals: 6 below 0.0001, 5 below 0.001, 4 above; largest error 0.00005.
+
+    Code 0..100 = millionths; 100..190 = hundred-thousandths + 90; 190..10180 = ten-thousandths + 180.
+
+    Raises:
+        BadInput: a weight that is not a number in 0..1.
+    """
+    exact = np.asarray(weights, np.float64)
+    if not np.isfinite(exact).all() or exact.min(initial=0.0) < 0 or exact.max(initial=0.0) > 1.001:
+        raise BadInput(f"Attention weights: expected numbers from 0 to 1, got {exact.min()} to {exact.max()}.")
+    fine = np.rint(exact * 1e6)
+    middle = np.rint(exact * 1e5) + 90
+    coarse = np.rint(exact * 1e4) + 180
+    return np.where(exact < 1e-4, fine, np.where(exact < 1e-3, middle, coarse)).astype(np.uint16)
+
+
+def decode(codes: NDArray[np.uint16]) -> NDArray[np.float64]:
+    """The weights that `encode` stored."""
+    code = codes.astype(np.float64)
+    return np.where(code <= 100, code / 1e6, np.where(code <= 190, (code - 90) / 1e5, (code - 180) / 1e4))
+
+
+def allowed(result: AttentionPattern) -> NDArray[np.bool_]:
+    """[Q, K] True where the key is not later than the query (if causal) and not left out as a sink."""
+    queries, keys = result.weights.shape
+    may = np.tri(queries, keys, dtype=bool) if result.causal else np.ones((queries, keys), bool)
+    may[:, list(result.sinks)] = False
+    return may
+
+
+def focus(weights: NDArray[np.floating[Any]], may: NDArray[np.bool_]) -> NDArray[np.float32]:
+    """[Q] 1 − H(q) / log2 n(q), n(q) = keys the query may see; NaN where n(q) < 2."""
+    p = np.where(may, weights, 0.0).astype(np.float64)
+    entropy = -np.sum(p * np.log2(p, out=np.zeros_like(p), where=p > 0), axis=1)  # [Q] bits
+    count = may.sum(axis=1)
+    longest = np.log2(count, out=np.full(len(count), np.nan), where=count >= 2)
+    return np.asarray(1 - entropy / longest, np.float32)
+
+
+def received(weights: NDArray[np.floating[Any]], may: NDArray[np.bool_]) -> NDArray[np.float32]:
+    """[K] Σ_q A[q, k] over the queries that may see k, divided by Σ_q 1/n(q) over the same; NaN where none may."""
+    p = np.where(may, weights, 0.0).astype(np.float64)
+    count = np.maximum(may.sum(axis=1), 1)
+    uniform = (may / count[:, None]).sum(axis=0)  # [K] what a uniform head would give
+    return np.divide(p.sum(axis=0), uniform, out=np.full(p.shape[1], np.nan), where=uniform > 0).astype(np.float32)
+
+
+def first_tokens(finding: Finding) -> list[int]:
+    """Position 0 and the control tokens right behind it: where attention rests when a head has nothing to do."""
+    special = finding.tokens.special
+    stop = 1
+    while stop < len(special) and special[: stop + 1].all():
+        stop += 1
+    return list(range(min(stop, max(len(special) - 1, 0))))
+
+
+def shrink(pictures: NDArray[np.uint8], edge: int) -> NDArray[np.uint8]:
+    """[L, H, n, n] to [L, H, edge, edge]: the largest value of each block, so that thin lines survive."""
+    if pictures.shape[-1] <= edge:
+        return pictures
+    starts = np.linspace(0, pictures.shape[-1], edge + 1).astype(int)[:-1]
+    return np.maximum.reduceat(np.maximum.reduceat(pictures, starts, axis=2), starts, axis=3)
+
+
+def head_data(
+    weights: NDArray[np.floating[Any]], layer: int | str, head: int | str, finding: Finding, result: AttentionPattern
+) -> dict[str, Any]:
+    """What the page needs to draw one head."""
+    may = allowed(result)
+    first = [k for k in first_tokens(finding) if k not in result.sinks]
+    kept = may.copy()
+    kept[:, first] = False
+    return {
+        "layer": layer,
+        "head": head,
+        "codes": pack(encode(weights)),
+        "focus": pack(focus(weights, may)),
+        "received": pack(received(weights, may)),
+        "rest": pack(np.where(kept, weights, 0.0).sum(axis=1, dtype=np.float64).astype(np.float32)),
+        **note_data(result),
+    }
+
+
+def detail(finding: Finding) -> dict[str, Any]:
+    """One head, for a page that already shows the others."""
+    result = _checked(finding)
+    return head_data(result.weights, result.layer, result.head, finding, result)
+
+
+def _checked(finding: Finding) -> AttentionPattern:
+    result = finding.result
+    if not isinstance(result, AttentionPattern):
+        raise BadInput(f"attention_grid: expected an attention_pattern, got {result.kind}.")
+    need_tokens("AttentionPattern queries", result.weights.shape[0], finding)
+    need_tokens("AttentionPattern keys", result.weights.shape[1], finding)
+    return result
+
+
+def _every(finding: Finding, result: AttentionPattern) -> list[list[dict[str, Any] | None]] | None:
+    if result.every is None:
+        return None
+    layers, heads = result.every.shape[:2]
+
+    def one(layer: int, head: int) -> dict[str, Any] | None:
+        absent = layer in result.missing or not result.thumbnails[layer, head].any()
+        every = result.every
+        return None if absent or every is None else head_data(every[layer, head], layer, head, finding, result)
+
+    return [[one(layer, head) for head in range(heads)] for layer in range(layers)]
+
+
+def _starting_scale(result: AttentionPattern, first: list[int]) -> str:
+    """log10 where the head rests on its first tokens, which would drown everything else; else √."""
+    if not first or len(result.weights) < 2 or set(first) & set(result.sinks):
+        return "sqrt"
+    mass = result.weights[len(first) :, first].sum(axis=1)
+    return "log10" if mass.size and float(mass.mean()) >= SINK_SHARE else "sqrt"
+
+
+def render(finding: Finding) -> View:
+    """The data of the page: small pictures of all heads, one head in full."""
+    result = _checked(finding)
+    layers, heads = result.thumbnails.shape[:2]
+    first = [k for k in first_tokens(finding) if k not in result.sinks]
+    edge = max(12, int((THUMBNAIL_BYTES / max(layers * heads, 1)) ** 0.5))
+    payload = {
+        **token_data(finding),
+        "layers": layers,
+        "heads": heads,
+        "thumbnails": pack(shrink(result.thumbnails, edge)),
+        "missing": {str(layer): reason for layer, reason in sorted(result.missing.items())},
+        "causal": result.causal,
+        "sinks": list(result.sinks),
+        "first_tokens": first,
+        "transform": _starting_scale(result, first),
+        "precision": PRECISION,
+        "head": head_data(result.weights, result.layer, result.head, finding, result),
+        "every": _every(finding, result),
+    }
+    return View(kind="script", payload=payload)
+
+
+@hookimpl
+def attnviz_renderers() -> list[Renderer]:
+    """The interactive attention view."""
+    return [
+        Renderer(
+            name="attention_grid",
+            title="All heads",
+            accepts=(AttentionPattern,),
+            produces="script",
+            render=render,
+            detail=detail,
+            script=script("_tokens", "_heat", "attention_grid"),
+            style=style("attention_grid"),
+            order=10,
+        )
+    ]

@@ -1,0 +1,242 @@
+"""Sample findings of every result kind, with token texts that try to break a page."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from attnviz.hooks import (
+    AttentionPattern,
+    Finding,
+    HeadScores,
+    LensTable,
+    Result,
+    Segment,
+    SelfCheck,
+    Table,
+    TokenMatrix,
+    Tokens,
+    TokenScores,
+)
+
+HOSTILE = (
+    "<s>",
+    "<script>alert(1)</script>",
+    "</script><img src=x onerror=alert(2)>",
+    "${alert(3)}",
+    "{{constructor.constructor('alert(4)')()}}",
+    "$x_1^2$ \\frac{a}{b}",
+    "<!--",
+    "a\u2028b\u202eevil",
+    "\"quote\" 'single' `tick`",
+    '=HYPERLINK("http://x")',
+    "\n",
+    " 日本",
+    " שלום",
+    "🦜",
+    "&lt;b&gt;",
+    "%s %(x)s {0}",
+)
+PLAIN = (
+    "<s>",
+    "The",
+    " cat",
+    " sat",
+    " on",
+    " the",
+    " mat",
+    " and",
+    " the",
+    " cat",
+    " looked",
+    " at",
+    " the",
+    " sun",
+    ".",
+    "\n",
+)
+
+
+def make_tokens(labels: tuple[str, ...], segments: tuple[Segment, ...] = ()) -> Tokens:
+    count = len(labels)
+    ends = np.cumsum([len(label) for label in labels])
+    starts = np.concatenate([[0], ends[:-1]])
+    special = np.zeros(count, bool)
+    special[0] = True
+    return Tokens(
+        ids=np.arange(count, dtype=np.int64),
+        labels=labels,
+        offsets=np.stack([starts, ends], axis=1),
+        special=special,
+        text="".join(labels),
+        segments=segments,
+    )
+
+
+def long_labels(count: int) -> tuple[str, ...]:
+    words = ("<s>", *PLAIN[1:])
+    return tuple(words[i % len(words)] if i else "<s>" for i in range(count))
+
+
+def make_every(layers: int, heads: int, count: int, seed: int = 0) -> np.ndarray:
+    """Softmax patterns [L, H, T, T] of several shapes: diffuse, sharp, previous-token, resting on the first token."""
+    rng = np.random.default_rng(seed)
+    scores = rng.normal(0, 1.2, (layers, heads, count, count))
+    scores *= rng.uniform(0.3, 2.2, (layers, heads, 1, 1))
+    rows, columns = np.arange(count)[:, None], np.arange(count)[None, :]
+    previous = rng.random((layers, heads, 1, 1)) < 0.2
+    scores += np.where(previous, 7.0 * (columns == rows - 1), 0)
+    sink = rng.random((layers, heads, 1, 1)) < 0.4
+    scores += np.where(sink, 5.0 * (columns == 0), 0)
+    scores[..., columns[0][None, :] > rows] = -np.inf
+    weights = np.exp(scores - scores.max(-1, keepdims=True))
+    return (weights / weights.sum(-1, keepdims=True)).astype(np.float32)
+
+
+def make_thumbnails(every: np.ndarray, edge: int = 64) -> np.ndarray:
+    size = min(edge, every.shape[-1])
+    starts = np.linspace(0, every.shape[-1], size + 1).astype(int)[:-1]
+    pooled = np.maximum.reduceat(np.maximum.reduceat(every, starts, axis=2), starts, axis=3)
+    return np.rint(255 * np.sqrt(pooled)).astype(np.uint8)
+
+
+def pattern(
+    every: np.ndarray, layer: int = 0, head: int = 0, *, keep: bool = False, generated_from: int | None = None
+) -> AttentionPattern:
+    return AttentionPattern(
+        weights=every[layer, head],
+        layer=layer,
+        head=head,
+        thumbnails=make_thumbnails(every),
+        causal=True,
+        generated_from=generated_from,
+        every=every.astype(np.float16) if keep else None,
+        info=(
+            "Attention weights after softmax; each row sums to 1 over the tokens it may see.",
+            "Nothing was averaged.",
+        ),
+        warnings=("A weight says where a head reads, not why the model answers as it does.",),
+    )
+
+
+def finding(result: Result, tokens: Tokens, **more: Any) -> Finding:
+    given: dict[str, Any] = {
+        "analysis": "sample",
+        "title": "A sample <b>result</b> & more",
+        "params": {"layer": 0, "head": 0, "text": "</script><script>alert(9)</script>"},
+        "model": "tiny <i>model</i>",
+        "provenance": "0123456789abcdef" * 4,
+    }
+    return Finding(result=result, tokens=tokens, **(given | more))
+
+
+def sample_attention(labels: tuple[str, ...] = HOSTILE, **more: Any) -> Finding:
+    count = len(labels)
+    every = make_every(4, 4, count)
+    segments = (Segment("user", 0, 5), Segment("assistant", 5, count))
+    return finding(pattern(every, keep=True, generated_from=10), make_tokens(labels, segments), **more)
+
+
+def sample_heads(labels: tuple[str, ...] = HOSTILE) -> Finding:
+    rng = np.random.default_rng(1)
+    entropy = rng.uniform(0, 3, (4, 4)).astype(np.float32)
+    entropy[2] = np.nan
+    return finding(
+        HeadScores(
+            metrics={"entropy": entropy, "focus": 1 - entropy / 4, "mean_distance": entropy * 3},
+            units={"entropy": "bits", "focus": "0 to 1", "mean_distance": "tokens"},
+            received=np.abs(rng.normal(1, 0.5, (4, len(labels)))).astype(np.float32),
+            layer_importance=np.array([0.4, 0.6, np.nan, 0.2], np.float32),
+            sinks=(0,),
+            info=("Mean over queries that see at least 2 keys.",),
+            warnings=("Layer 2 has no attention: linear layer.",),
+        ),
+        make_tokens(labels),
+    )
+
+
+def sample_scores(labels: tuple[str, ...] = HOSTILE) -> Finding:
+    scores = np.linspace(-1, 2, len(labels), dtype=np.float32)
+    scores[3] = np.nan
+    segments = (Segment("system", 0, 3), Segment("user", 3, 9), Segment("answer", 9, len(labels)))
+    return finding(
+        TokenScores(scores=scores, unit="change of log-probability (nats)", info=("Signed: raises or lowers.",)),
+        make_tokens(labels, segments),
+        generated_from=9,
+    )
+
+
+def sample_matrix(labels: tuple[str, ...] = HOSTILE) -> Finding:
+    rng = np.random.default_rng(2)
+    count = len(labels)
+    rows, columns = np.arange(count - 5, count), np.arange(count)
+    scores = rng.normal(0, 1, (5, count)).astype(np.float32)
+    scores[columns[None, :] >= rows[:, None]] = 0
+    return finding(
+        TokenMatrix(scores=scores, rows=rows, columns=columns, unit="share of the row", info=("Rows = targets.",)),
+        make_tokens(labels),
+        generated_from=count - 5,
+    )
+
+
+def sample_lens(labels: tuple[str, ...] = HOSTILE, layers: int = 4, *, ok: bool = True) -> Finding:
+    rng = np.random.default_rng(3)
+    sites = ("embedding", *(f"block {i}" for i in range(layers)), "model")
+    count, depth, top = len(labels), layers + 2, 5
+    probabilities = -np.sort(-rng.dirichlet(np.full(len(labels), 0.35), (depth, count)), axis=-1)[..., :top]
+    ids = np.argsort(rng.random((depth, count, len(labels))), axis=-1)[..., :top]
+    ids[-3:] = ids[-1]
+    targets = np.append(np.arange(1, count), -1)
+    hit = ids == targets[None, :, None]
+    ranks = np.where(hit.any(-1), hit.argmax(-1), top + rng.integers(0, 50, (depth, count)))
+    log = np.log(np.maximum(probabilities, 1e-9)).astype(np.float32)
+    target_logprob = np.where(hit.any(-1), (log * hit).sum(-1), log[..., -1] - 1)
+    ranks[:, -1], target_logprob[:, -1] = -1, np.nan
+    kl = np.linspace(6, 0, depth, dtype=np.float32)[:, None] * rng.uniform(0.5, 1, (depth, count)).astype(np.float32)
+    return finding(
+        LensTable(
+            sites=sites,
+            positions=np.arange(count),
+            top_ids=ids,
+            top_logprobs=log,
+            entropy=rng.uniform(0, 4, (depth, count)).astype(np.float32),
+            kl_model_lens=kl,
+            kl_lens_model=kl * 1.1,
+            jensen_shannon=kl / 8,
+            total_variation=kl / 8,
+            target_ids=targets,
+            target_logprob=target_logprob,
+            target_rank=ranks,
+            settles_at=np.full(count, depth - 3),
+            settles_in_top5=np.full(count, depth - 3),
+            self_check=SelfCheck(ok=ok, max_abs_diff=2.4e-6 if ok else 3.1, kl=0.0),
+            labels=dict(enumerate(labels)),
+            info=("Final norm and unembedding of the model.",),
+        ),
+        make_tokens(labels),
+        generated_from=10,
+    )
+
+
+def sample_table() -> Finding:
+    return finding(
+        Table(
+            columns=("segment <b>", "share", "note"),
+            rows=(("question", 0.25, None), ("=1+1", -1, "</script>"), ("日本 $x$", 3, "\u2028")),
+            info=("Shares sum to 1.",),
+            warnings=("Nothing <b>bold</b>.",),
+        ),
+        make_tokens(HOSTILE),
+    )
+
+
+SAMPLES: dict[str, Callable[[], Finding]] = {
+    "attention_pattern": sample_attention,
+    "head_scores": sample_heads,
+    "token_scores": sample_scores,
+    "token_matrix": sample_matrix,
+    "lens_table": sample_lens,
+    "table": sample_table,
+}
