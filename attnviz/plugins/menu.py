@@ -1,0 +1,76 @@
+"""The model menu: the embedded model, and presets of the Hugging Face hub that are downloaded when first chosen."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from attnviz.hooks import ModelEntry, hookimpl
+
+EMBEDDED = Path(__file__).resolve().parents[1] / "demo" / "language"
+EXAMPLES = (
+    ("Math", "What is 25 * 37?"),
+    ("Math", "Convert 12 km to miles."),
+    ("Math", "Tom has 48 apples and gives away 19. How many apples are left?"),
+    ("Knowledge", "What is the capital of France?"),
+    ("Knowledge", "How many legs does a spider have?"),
+    ("Knowledge", "What is a young horse called?"),
+    ("Reasoning", "Ann is older than Bob. Bob is older than Zoe. Who is the oldest?"),
+    ("Reasoning", "Sort 42, 7, 19."),
+    ("Reasoning", "Which is larger, 17 or 71?"),
+    ("Code", "Write a Python function that adds two numbers."),
+    ("Code", "What does sum([3, 14, 15]) return?"),
+    ("Code", "Print yes if n is greater than 10."),
+    ("Creative", "Write a short story about a fox."),
+    ("Creative", "Write a poem about the moon."),
+    ("Creative", "Tell me a story about a bear in a forest."),
+)
+_DOWNLOADED = "Downloaded on first use."
+
+
+@hookimpl
+def attnviz_models() -> list[ModelEntry]:
+    """The embedded model and four presets."""
+    return [
+        ModelEntry(
+            name="demo",
+            title="Embedded demo",
+            source=str(EMBEDDED),
+            size="2.8 MB, embedded",
+            licence="Apache-2.0",
+            note="1.4 million parameters, 6 layers of 4 heads, trained by this project on text it generates; no download.",
+            default=True,
+            examples=EXAMPLES,
+        ),
+        ModelEntry(
+            name="gpt2",
+            title="GPT-2 small",
+            source="gpt2",
+            size="548 MB",
+            licence="MIT",
+            note=f"124 million parameters, 12 layers of 12 heads, continues English text. {_DOWNLOADED}",
+        ),
+        ModelEntry(
+            name="distilgpt2",
+            title="DistilGPT-2",
+            source="distilgpt2",
+            size="353 MB",
+            licence="Apache-2.0",
+            note=f"82 million parameters, 6 layers of 12 heads, continues English text. {_DOWNLOADED}",
+        ),
+        ModelEntry(
+            name="Qwen/Qwen3-0.6B",
+            title="Qwen3 0.6B",
+            source="Qwen/Qwen3-0.6B",
+            size="1.5 GB",
+            licence="Apache-2.0",
+            note=f"0.6 billion parameters, 28 layers of 16 heads over 8 key heads, chats in many languages. {_DOWNLOADED}",
+        ),
+        ModelEntry(
+            name="bert-base-uncased",
+            title="BERT base, uncased",
+            source="bert-base-uncased",
+            size="440 MB",
+            licence="Apache-2.0",
+            note=f"110 million parameters, 12 layers of 12 heads; sees the whole text, so it has no logit lens. {_DOWNLOADED}",
+        ),
+    ]
