@@ -37,7 +37,7 @@ def attnviz_models() -> list[ModelEntry]:
             source=str(EMBEDDED),
             size="2.8 MB, embedded",
             licence="Apache-2.0",
-            note="1.4 million parameters, 6 layers of 4 heads, trained by this project on text it generates; no download.",
+            note="1.4 million parameters, 6 layers of 4 heads, trained by this project on its own text; no download.",
             default=True,
             examples=EXAMPLES,
         ),
@@ -63,7 +63,7 @@ def attnviz_models() -> list[ModelEntry]:
             source="Qwen/Qwen3-0.6B",
             size="1.5 GB",
             licence="Apache-2.0",
-            note=f"0.6 billion parameters, 28 layers of 16 heads over 8 key heads, chats in many languages. {_DOWNLOADED}",
+            note=f"0.6 billion parameters, 28 layers of 16 heads over 8 key heads, chats. {_DOWNLOADED}",
         ),
         ModelEntry(
             name="bert-base-uncased",
@@ -71,6 +71,6 @@ def attnviz_models() -> list[ModelEntry]:
             source="bert-base-uncased",
             size="440 MB",
             licence="Apache-2.0",
-            note=f"110 million parameters, 12 layers of 12 heads; sees the whole text, so it has no logit lens. {_DOWNLOADED}",
+            note=f"110 million parameters, 12 layers of 12 heads, reads both ways: no logit lens. {_DOWNLOADED}",
         ),
     ]

@@ -1,7 +1,7 @@
 """Calculator: works out one expression of numbers, exactly, and writes it with at most two decimals.
 
-Takes + - * / // % ** and parentheses; no names, no calls. Fractions keep every step exact (0.1 + 0.2 is 0.3); a power with
-a fractional exponent is the one step done in floating point.
+Takes + - * / // % ** and parentheses; no names, no calls. Fractions keep every step exact (0.1 + 0.2 is 0.3); a power
+with a fractional exponent is the one step done in floating point.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from attnviz.hooks import BadInput, Tool, hookimpl
 MAX_LENGTH = 200
 MAX_NODES = 100
 MAX_EXPONENT = 100
+MAX_BITS = 20_000  # of the numerator and denominator of a power: small values can have huge ones
 LIMIT = Fraction(10) ** 30
 """Largest magnitude of any intermediate result."""
 FLOAT_LIMIT = 10**13
@@ -40,18 +41,25 @@ def calculate(expression: str) -> str:
     Raises:
         BadInput: not an expression of numbers, too long, too large, or a division by zero.
     """
-    return written(_value(_parse(expression)))
+    source = _one_line(expression)
+    return written(_value(_parse(source), source))
 
 
 def written(value: Fraction) -> str:
     """At most two decimals, no thousands separators, no trailing zeros."""
     if value.denominator == 1:
         return str(value.numerator)
-    text = f"{float(value) if abs(value) < FLOAT_LIMIT else round(value, 2):.2f}".rstrip("0").rstrip(".")
+    if abs(value) < FLOAT_LIMIT:
+        text = f"{float(value):.2f}"
+    else:
+        whole, hundredths = divmod(round(abs(value) * 100), 100)
+        text = f"{'-' if value < 0 else ''}{whole}.{hundredths:02d}"
+    text = text.rstrip("0").rstrip(".")
     return "0" if text == "-0" else text
 
 
-def _parse(expression: str) -> ast.expr:
+def _one_line(expression: str) -> str:
+    """The expression with single spaces, once it is short and has no strange characters."""
     if not isinstance(expression, str) or not expression.strip():
         raise BadInput("Calculator: expected an expression such as 25 * 37, got nothing.")
     if len(expression) > MAX_LENGTH:
@@ -59,36 +67,31 @@ def _parse(expression: str) -> ast.expr:
     if not _ALLOWED.fullmatch(expression):
         stranger = next(c for c in expression if not _ALLOWED.fullmatch(c))
         raise BadInput(
-            f"Calculator: {stranger!r} is not understood. Expected digits, a decimal point, + - * / // % ** and parentheses."
+            f"Calculator: {stranger!r} is not understood. Expected digits, a decimal point, + - * / // % ** and "
+            "parentheses."
         )
+    return " ".join(expression.split())
+
+
+def _parse(source: str) -> ast.expr:
     try:
-        tree = ast.parse(" ".join(expression.split()), mode="eval")
+        tree = ast.parse(source, mode="eval")
     except (SyntaxError, ValueError, MemoryError, RecursionError):
-        raise BadInput(
-            f"Calculator: {expression!r} is not an expression; expected one such as (25 + 12) * 37."
-        ) from None
+        raise BadInput(f"Calculator: {source!r} is not an expression; expected one such as (25 + 12) * 37.") from None
     if sum(1 for _ in ast.walk(tree)) > MAX_NODES:
         raise BadInput("Calculator: too many operations in one expression; split it.")
     return tree.body
 
 
-def _value(node: ast.expr) -> Fraction:
+def _value(node: ast.expr, source: str) -> Fraction:
     if isinstance(node, ast.Constant) and isinstance(node.value, (int, float)):
-        return _bounded(_number(node.value))
+        return _bounded(Fraction(source[node.col_offset : node.end_col_offset]))  # as written: 0.1 is a tenth
     if isinstance(node, ast.UnaryOp) and isinstance(node.op, (ast.UAdd, ast.USub)):
-        value = _value(node.operand)
+        value = _value(node.operand, source)
         return -value if isinstance(node.op, ast.USub) else value
     if isinstance(node, ast.BinOp):
-        return _bounded(_apply(node.op, _value(node.left), _value(node.right)))
+        return _bounded(_apply(node.op, _value(node.left, source), _value(node.right, source)))
     raise BadInput("Calculator: expected numbers joined by + - * / // % ** and parentheses.")
-
-
-def _number(value: float) -> Fraction:
-    """Exactly what was written: 0.1 is a tenth."""
-    try:
-        return Fraction(repr(value))
-    except ValueError:  # inf: more digits than a float has
-        raise BadInput("Calculator: a number is too large.") from None
 
 
 def _apply(operation: ast.operator, a: Fraction, b: Fraction) -> Fraction:
@@ -111,6 +114,8 @@ def _power(base: Fraction, exponent: Fraction) -> Fraction:
     if base == 0 and exponent < 0:
         raise BadInput("Calculator: division by zero.")
     if exponent.denominator == 1:
+        if max(base.numerator.bit_length(), base.denominator.bit_length()) * abs(exponent) > MAX_BITS:
+            raise BadInput("Calculator: the result has too many digits.")
         return base**exponent.numerator
     if base < 0:
         raise BadInput("Calculator: a negative number has no real power with a fractional exponent.")
