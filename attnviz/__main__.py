@@ -183,10 +183,15 @@ def _models(options: argparse.Namespace) -> None:
 
 
 def _check(options: argparse.Namespace) -> int:
+    from attnviz.registry import load_one
     from attnviz.testing import check_plugin
 
     path = Path(options.plugin)
-    problems = check_plugin(path if path.exists() else options.plugin, _registry(options))
+    registry = load_one(path) if path.exists() else _registry(options)
+    for missing in registry.unavailable:
+        if options.plugin in (missing.plugin, missing.source):
+            raise BadInput(f"{missing.plugin}: {missing.reason}")
+    problems = check_plugin(path if path.exists() else options.plugin, registry)
     for problem in problems:
         print(problem, file=sys.stderr)
     print(f"{options.plugin}: " + (f"{len(problems)} problems" if problems else "keeps the plugin contract"))

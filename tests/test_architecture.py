@@ -47,7 +47,9 @@ def test_listing_plugins_loads_nothing_heavy():
 
 
 def test_only_the_app_imports_gradio():
-    importers = {path.relative_to(ROOT).parts[1] for path in (ROOT / "attnviz").rglob("*.py") if "gradio" in imports(path)}
+    importers = {
+        path.relative_to(ROOT).parts[1] for path in (ROOT / "attnviz").rglob("*.py") if "gradio" in imports(path)
+    }
     assert importers <= {"ui"}
 
 

@@ -214,3 +214,16 @@ def test_a_closed_pipe_is_no_error():
     line = f"{sys.executable} -m attnviz run attention_pattern --text '{PROMPT}' | head -c 10"
     done = subprocess.run(line, shell=True, cwd=ROOT, capture_output=True, text=True)
     assert "Traceback" not in done.stderr
+
+
+def test_check_says_what_a_plugin_breaks(run, tmp_path):
+    good = ROOT / "plugins" / "head_distance.py"
+    assert run("check", good)[:2] == (0, f"{good}: keeps the plugin contract\n")
+    (tmp_path / "bad.py").write_text(good.read_text("utf-8").replace("@hookimpl", ""), "utf-8")
+    code, out, err = run("check", tmp_path / "bad.py")
+    assert code == 2
+    assert "1 problems" in out
+    assert "has no @hookimpl" in err
+    (tmp_path / "needs.py").write_text("import surely_not_installed", "utf-8")
+    assert "pip install surely_not_installed" in one_line(run("check", tmp_path / "needs.py")[2])
+    assert "Unknown plugin" in one_line(run("check", "nope")[2])

@@ -20,7 +20,9 @@ Message = Mapping[str, str]
 class Model(Protocol):
     """A loaded model. Safe to call from several threads; leaves nothing behind in the torch module."""
 
-    card: ModelCard
+    @property
+    def card(self) -> ModelCard:
+        """What is known of the model before any run."""
 
     def tokenize(self, prompt: str | Sequence[Message]) -> Tokens:
         """Tokens of a text, or of a conversation through the model's chat template (ready for the answer).
