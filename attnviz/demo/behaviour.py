@@ -24,7 +24,6 @@ from attnviz.demo.text.stream import (
 )
 
 if TYPE_CHECKING:
-    import torch
     from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 Maker = Callable[[random.Random], Problem]
@@ -56,7 +55,7 @@ class Writer:
         answers = [""] * len(prompts)
         for start in range(0, len(order), batch):
             chosen = order[start : start + batch]
-            for i, ids in zip(chosen, self._complete([encoded[i] for i in chosen], max_new_tokens)):
+            for i, ids in zip(chosen, self._complete([encoded[i] for i in chosen], max_new_tokens), strict=True):
                 answers[i] = self.tokenizer.decode(ids, clean_up_tokenization_spaces=False)
         return answers
 
@@ -73,7 +72,11 @@ class Writer:
             for _ in range(max_new_tokens):
                 positions = (mask.cumsum(1) - 1).clamp(min=0)[:, -ids.shape[1] :]
                 out = self.model(
-                    input_ids=ids, attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True
+                    input_ids=ids,
+                    attention_mask=mask,
+                    position_ids=positions,
+                    past_key_values=cache,
+                    use_cache=True,
                 )
                 cache, ids = out.past_key_values, out.logits[:, -1:].argmax(-1)  # [B, 1]
                 mask = torch.cat([mask, torch.ones_like(ids)], 1)
@@ -92,6 +95,8 @@ class Writer:
 
 @dataclass(frozen=True)
 class AgentRun:
+    """What became of one problem."""
+
     problem: Problem
     calls: tuple[str, ...]  # what the model called, step by step, each after the right calls before it
     answer: str  # its final answer after the right calls and observations
@@ -138,19 +143,20 @@ def run_agent(writer: Writer, problems: Sequence[Problem], prompts: Sequence[str
     refused = [False] * len(problems)
     for number in range(max(len(problem.steps) for problem in problems)):
         active = [i for i, problem in enumerate(problems) if len(problem.steps) > number]
-        for i, text in zip(active, writer.complete([texts[i] for i in active])):
+        for i, text in zip(active, writer.complete([texts[i] for i in active]), strict=True):
             step = problems[i].steps[number]
             call = text.split("Action: ")[-1].removesuffix(f"\n{STOP}")
             calls[i].append(call)
             refused[i] = refused[i] or "I have no" in text
-            if call != step.call or not text.endswith(STOP):
-                text = f"Thought: {step.thought}\nAction: {step.call}\n{STOP}"
-            texts[i] += f"{text} {step.observation}\n"
+            right = f"Thought: {step.thought}\nAction: {step.call}\n{STOP}"
+            own = call == step.call and text.endswith(STOP)
+            texts[i] += f"{text if own else right} {step.observation}\n"
     answers = [text.split(ANSWER)[-1] for text in writer.complete(texts)]
-    return [AgentRun(*parts) for parts in zip(problems, map(tuple, calls), answers, refused)]
+    return [AgentRun(*parts) for parts in zip(problems, map(tuple, calls), answers, refused, strict=True)]
 
 
 def share(results: Iterable[bool]) -> float:
+    """Of these, how many are true; of none is an error."""
     results = list(results)
     return sum(results) / len(results)
 
@@ -178,12 +184,12 @@ def false_observation(writer: Writer, n: int, seed: int) -> float:
     rng = random.Random(seed)
     problems = held_out_problems(rng, (agent.arithmetic, agent.word_problem), n)
     prompts, expected = [], []
-    for problem, prompt in zip(problems, agent_prompts(rng, problems)):
+    for problem, prompt in zip(problems, agent_prompts(rng, problems), strict=True):
         step, false = problem.steps[0], str(rng.randint(10, 9999))
         prompts.append(f"{prompt}Thought: {step.thought}\nAction: {step.call}\n{STOP} {false}\n")
         expected.append(f"{step.argument} = {false}" if problem.kind == "arithmetic" else f"The answer is {false}.")
     answers = writer.complete(prompts)
-    return share(text.split(ANSWER)[-1] == right for text, right in zip(answers, expected))
+    return share(text.split(ANSWER)[-1] == right for text, right in zip(answers, expected, strict=True))
 
 
 def missing_tool(writer: Writer, per_tool: int, seed: int) -> dict[str, float]:
@@ -197,11 +203,12 @@ def missing_tool(writer: Writer, per_tool: int, seed: int) -> dict[str, float]:
             system = random_agent_prompt(rng, tools_for(rng, problem, missing=True))
             prompts.append(Document("missing", problem, agent_pieces(rng, problem, system, missing=True)).prompt)
             tools.append(tool)
-    said = [text == missing_tool_answer(tool) for tool, text in zip(tools, writer.complete(prompts))]
-    return {tool: share(s for t, s in zip(tools, said) if t == tool) for tool in world.TOOLS}
+    said = [text == missing_tool_answer(tool) for tool, text in zip(tools, writer.complete(prompts), strict=True)]
+    return {tool: share(s for t, s in zip(tools, said, strict=True) if t == tool) for tool in world.TOOLS}
 
 
 def says_unknown(text: str) -> bool:
+    """The model says that it does not know, or what it can do, and calls no tool."""
     return "Action:" not in text and ("I do not know" in text or direct.GREETING_ANSWER in text)
 
 
@@ -238,11 +245,11 @@ def knowledge(writer: Writer, *, reserved: bool = False) -> tuple[float, int]:
                     prompts.append("".join(piece.text for piece in conversation(question, None)))
                     expected.append(relation.statement.format(x=thing, y=truth))
     answers = writer.complete(prompts)
-    return share(text == right for text, right in zip(answers, expected)), len(prompts)
+    return share(text == right for text, right in zip(answers, expected, strict=True)), len(prompts)
 
 
 DIRECT_KINDS: tuple[Maker, ...] = (
-    direct.one_digit, direct.needs_tool, direct.unknown_fact, direct.transitive, direct.sort_by_hand,
+    direct.one_digit, agent.needs_tool, direct.unknown_fact, direct.transitive, direct.sort_by_hand,
     direct.deduction, direct.comparison, direct.function, direct.snippet,
 )  # fmt: skip
 
@@ -255,5 +262,6 @@ def direct_answers(writer: Writer, per_kind: int, seed: int) -> dict[str, float]
     answers = writer.complete(prompts, max_new_tokens=110)
     kinds = sorted({problem.kind for problem in problems})
     return {
-        kind: round(share(text == p.final for p, text in zip(problems, answers) if p.kind == kind), 3) for kind in kinds
+        kind: round(share(text == p.final for p, text in zip(problems, answers, strict=True) if p.kind == kind), 3)
+        for kind in kinds
     }

@@ -7,7 +7,7 @@ after the earlier copy, on a repeated random sequence.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -75,6 +75,7 @@ def patterns(model: LlamaForCausalLM, ids: torch.Tensor) -> torch.Tensor:
 
 
 def strongest(scores: torch.Tensor, count: int) -> list[Head]:
+    """The heads with the highest scores, the highest first; scores [L, H]."""
     heads = scores.shape[1]
     return [(int(i) // heads, int(i) % heads) for i in scores.flatten().topk(count).indices]
 
@@ -84,7 +85,7 @@ def removed(model: LlamaForCausalLM, heads: Iterable[Head]) -> Iterator[None]:
     """While open, these heads contribute nothing: their slice of the input of the output projection is zero."""
     width = model.config.head_dim
 
-    def silence(head: int):  # noqa: ANN202 - a torch hook
+    def silence(head: int) -> Callable[..., tuple[torch.Tensor]]:
         def hook(_module: torch.nn.Module, inputs: tuple[torch.Tensor]) -> tuple[torch.Tensor]:
             mixed = inputs[0].clone()  # [B, T, H * width]
             mixed[..., head * width : (head + 1) * width] = 0
@@ -104,6 +105,8 @@ def removed(model: LlamaForCausalLM, heads: Iterable[Head]) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Repeating:
+    """Figures on repeated random tokens."""
+
     second_copy: float
     long_copy: float  # the same with 100 tokens, longer than any unit trained on
     previous_token: float
@@ -141,6 +144,8 @@ def repeating(model: LlamaForCausalLM) -> Repeating:
 
 @dataclass(frozen=True)
 class Copying:
+    """Figures on the way from an observation into the answer."""
+
     heads: list[Head]
     attention: float  # of the strongest head: mean weight from where an answer digit is foretold to that observed digit
     lens: list[float]  # share of answer digits that are top-1, after the embedding and after each layer
@@ -158,7 +163,8 @@ def copying(writer: Writer, *, runs: int = 60, seed: int = 21) -> Copying:
         expression = draw_held_out(rng, agent.arithmetic).steps[0].argument
         observed = str(rng.randint(100, 9999))
         prompt = "".join(piece.text for piece in conversation(f"What is {expression}?", AGENT_SYSTEM_PROMPT))
-        called = f"{prompt}Thought: I should use the calculator for {expression}.\nAction: calculator[{expression}]\n{STOP}"
+        thought = f"Thought: I should use the calculator for {expression}."
+        called = f"{prompt}{thought}\nAction: calculator[{expression}]\n{STOP}"
         answered = f"{called} {observed}\nThought: I know the answer now.\nFinal Answer: {expression} ="
         source, target = len(writer.ids(called)), len(writer.ids(answered))  # where " " + digits begin
         ids = torch.tensor([writer.ids(f"{answered} {observed}{END}")])

@@ -31,22 +31,29 @@ END_ID, PAD_ID = 2, 0
 
 @dataclass(frozen=True)
 class Stage:
+    """A part of the training with its own mixture; the optimizers start afresh."""
+
     steps: int
     agent_share: float  # of the texts
     repetition_share: float  # of all sequences
-    rate: float = 1.0  # factor on both learning rates
+    constant_share: float = 1.0  # of its steps at the full learning rate; then linear down to the floor
 
 
 @dataclass(frozen=True)
 class Recipe:
-    stages: tuple[Stage, ...] = (Stage(2800, 0.62, 0.12), Stage(4200, 0.55, 0.25))
+    """Everything that decides the bytes, but for library versions."""
+
+    stages: tuple[Stage, ...] = (
+        Stage(1000, agent_share=0.62, repetition_share=0.12),
+        Stage(1200, agent_share=0.58, repetition_share=0.25),
+        Stage(4800, agent_share=0.58, repetition_share=0.15, constant_share=0.4),
+    )
     seed: int = 0
     batch_tokens: int = 2048
     muon_rate: float = 0.02
     adam_rate: float = 3e-3
     warm_up: int = 60  # steps
-    constant_share: float = 0.45  # of a stage; then linear down to the floor
-    floor: float = 0.02
+    floor: float = 0.02  # factor on the learning rates at the very end
 
     def scaled(self, steps: int) -> Recipe:
         """The same recipe in that many steps altogether."""
@@ -55,15 +62,17 @@ class Recipe:
         stages[-1] = replace(stages[-1], steps=steps - sum(stage.steps for stage in stages[:-1]))
         return replace(self, stages=tuple(stages))
 
-    def rate(self, step: int, steps: int) -> float:
+    def rate(self, step: int, stage: Stage) -> float:
         """Factor on the learning rates at this step of a stage."""
-        progress = step / steps
-        fall = 1.0 if progress < self.constant_share else (1 - progress) / (1 - self.constant_share)
+        progress = step / stage.steps
+        fall = 1.0 if progress < stage.constant_share else (1 - progress) / (1 - stage.constant_share)
         return min(1.0, (step + 1) / self.warm_up) * max(self.floor, fall)
 
 
 @dataclass(frozen=True)
 class Sequence:
+    """One row of a batch."""
+
     ids: list[int]
     weights: list[float]  # of each id as a target
 
@@ -89,13 +98,14 @@ def encode(tokenizer: PreTrainedTokenizerFast, document: Document) -> Sequence:
     weights: list[float] = []
     pieces = document.pieces
     encoded = tokenizer.backend_tokenizer.encode_batch([piece.text for piece in pieces], add_special_tokens=False)
-    for piece, encoding in zip(pieces, encoded):
+    for piece, encoding in zip(pieces, encoded, strict=True):
         ids += encoding.ids
         weights += [float(piece.weight)] * len(encoding.ids)
     return Sequence(ids, weights)
 
 
 def new_repetition(tokenizer: PreTrainedTokenizerFast, documents: int = 4000) -> Repetition:
+    """Repetition in the vocabulary of this tokenizer, with frequencies counted on that many texts."""
     rng, counts = random.Random(99), Counter[int]()
     for _ in range(documents):
         counts.update(encode(tokenizer, draw(rng, agent_share=0.6)).ids)
@@ -105,7 +115,11 @@ def new_repetition(tokenizer: PreTrainedTokenizerFast, documents: int = 4000) ->
 
 
 def batches(
-    rng: random.Random, tokenizer: PreTrainedTokenizerFast, repetition: Repetition, stage: Stage, batch_tokens: int
+    rng: random.Random,
+    tokenizer: PreTrainedTokenizerFast,
+    repetition: Repetition,
+    stage: Stage,
+    batch_tokens: int,
 ) -> Iterator[list[Sequence]]:
     """Sequences of like length together, so that little is padding; one text per row."""
     while True:
@@ -154,7 +168,8 @@ def weighted_loss(model: LlamaForCausalLM, ids: torch.Tensor, weights: torch.Ten
     return (losses * weights[kept]).sum() / weights[kept].sum()
 
 
-def optimizers(model: LlamaForCausalLM, recipe: Recipe, stage: Stage) -> list[torch.optim.Optimizer]:
+def optimizers(model: LlamaForCausalLM, recipe: Recipe) -> list[torch.optim.Optimizer]:
+    """Muon for the matrices between embeddings, AdamW for embeddings and norms."""
     import torch
 
     named = list(model.named_parameters())
@@ -162,9 +177,13 @@ def optimizers(model: LlamaForCausalLM, recipe: Recipe, stage: Stage) -> list[to
     rest = [p for name, p in named if p.ndim != 2 or "embed" in name]
     return [
         torch.optim.Muon(
-            hidden, lr=recipe.muon_rate * stage.rate, momentum=0.95, weight_decay=0.05, adjust_lr_fn="original"
+            hidden,
+            lr=recipe.muon_rate,
+            momentum=0.95,
+            weight_decay=0.05,
+            adjust_lr_fn="original",
         ),
-        torch.optim.AdamW(rest, lr=recipe.adam_rate * stage.rate, betas=(0.9, 0.98), weight_decay=0.0),
+        torch.optim.AdamW(rest, lr=recipe.adam_rate, betas=(0.9, 0.98), weight_decay=0.0),
     ]
 
 
@@ -179,13 +198,13 @@ def train(recipe: Recipe, out: Path, *, checkpoint_every: int = 0) -> None:
     model = new_model(len(tokenizer), recipe.seed).train()
     rng = random.Random(recipe.seed)
     for stage in recipe.stages:
-        chosen = optimizers(model, recipe, stage)
+        chosen = optimizers(model, recipe)
         scheduled = [(group, group["lr"]) for optimizer in chosen for group in optimizer.param_groups]
         source = batches(rng, tokenizer, repetition, stage, recipe.batch_tokens)
         average = None
         for step in range(stage.steps):
             for group, rate in scheduled:
-                group["lr"] = rate * recipe.rate(step, stage.steps)
+                group["lr"] = rate * recipe.rate(step, stage)
             ids, weights = padded(next(source))
             loss = weighted_loss(model, ids, weights)
             loss.backward()
@@ -236,10 +255,12 @@ def save(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, folder: Pa
 
 
 def digest(file: Path) -> str:
+    """SHA-256 of the file."""
     return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
 def write_recipe(recipe: Recipe, out: Path, *, tokens: int, seconds: float, agreement: float) -> None:
+    """recipe.json: how these very weights came about."""
     import torch
     import transformers
 
@@ -257,6 +278,7 @@ def write_recipe(recipe: Recipe, out: Path, *, tokens: int, seconds: float, agre
 
 
 def main(arguments: list[str] | None = None) -> None:
+    """Command line."""
     from attnviz.demo import LANGUAGE
 
     parser = argparse.ArgumentParser(prog="python -m attnviz.demo.train", description=__doc__.splitlines()[0])

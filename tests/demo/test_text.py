@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 from collections import Counter
+from itertools import pairwise
 
 import pytest
 
@@ -57,7 +58,7 @@ def test_every_tool_is_missing_equally_often(sample):
 
 def listed_tools(prompt):
     system = prompt.split("<|system|>")[1].split("<|end|>")[0]
-    system = re.sub("the time in a city|at a time", "", system)  # the word, not the tool
+    system = system.replace("tells the time in a city", "")  # the word, not the tool
     return {tool for tool in world.TOOLS if re.search(rf"\b{tool}\b", system)}
 
 
@@ -97,7 +98,14 @@ def test_numbers_have_at_most_two_decimals_and_no_separators(sample):
     for document in sample[:5000]:
         for step in document.problem.steps:
             assert not re.search(r"\d\.\d{3}|\d,\d{3}\b", step.observation), step
-    assert [written(x) for x in (25, 2.5, 7.4286, 3.0, -0.001, 1234567)] == ["25", "2.5", "7.43", "3", "0", "1234567"]
+    assert [written(x) for x in (25, 2.5, 7.4286, 3.0, -0.001, 1234567)] == [
+        "25",
+        "2.5",
+        "7.43",
+        "3",
+        "0",
+        "1234567",
+    ]
     assert [calculate(7, o, 2) for o in "+-*/"] == ["9", "5", "14", "3.5"]
 
 
@@ -128,14 +136,14 @@ def test_written_chains_are_true():
         assert order == sorted(int(n) for n in re.findall(r"\d+", problem.question))
         problem = direct.transitive(rng)
         people = problem.final.split("The order is ")[1].split(".")[0].split(", ")
-        for first, second in zip(people, people[1:]):
+        for first, second in pairwise(people):
             assert re.search(rf"{first} is \w+ than {second}\.", problem.question)
 
 
 def test_direct_arithmetic_beyond_one_digit_is_declined():
     rng = random.Random(0)
     for _ in range(500):
-        assert "without the" in direct.needs_tool(rng).final
+        assert re.fullmatch(r"I can not answer this without the \w+ tool\.", agent.needs_tool(rng).final)
         a, b = re.findall(r"\d+", direct.one_digit(rng).final)[:2]
         assert len(a) == len(b) == 1
 
@@ -188,7 +196,7 @@ def shown_keys(document):
         yield split.list_key(int(n) for n in numbers.split(", "))
     for people in re.findall(r"The order is ([A-Z]\w+(?:, [A-Z]\w+)+)\.", spoken):
         names = people.split(", ")
-        for three in zip(names, names[1:], names[2:]):
+        for three in zip(names, names[1:], names[2:], strict=False):
             yield f"order:{'>'.join(three)}"
     if document.mode != "plain":
         yield split.question_key(document.problem.question)

@@ -1,8 +1,8 @@
 """The trainer: the same seed gives the same bytes, and the pieces of the recipe do what they say."""
 
+import json
 import random
-import subprocess
-import sys
+from dataclasses import replace
 
 import pytest
 import torch
@@ -10,7 +10,17 @@ import torch
 from attnviz.demo.repetition import BOS_ID, Repetition
 from attnviz.demo.text import draw
 from attnviz.demo.tokenizer import train_tokenizer
-from attnviz.demo.train import Recipe, Stage, batches, digest, encode, new_model, new_repetition, padded, weighted_loss
+from attnviz.demo.train import (
+    Recipe,
+    Stage,
+    batches,
+    digest,
+    encode,
+    new_model,
+    new_repetition,
+    padded,
+    weighted_loss,
+)
 
 
 @pytest.fixture(scope="module")
@@ -18,22 +28,33 @@ def tokenizer():
     return train_tokenizer()
 
 
+@pytest.fixture
+def threads():
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("threads")
 def test_25_steps_twice_give_the_same_bytes(tmp_path):
-    """In processes of their own, so that nothing carries over and threads are set before they are used."""
-    folders = [tmp_path / name for name in ("first", "second")]
-    command = [sys.executable, "-m", "attnviz.demo.train", "--steps", "25", "--out"]
-    runs = [subprocess.Popen([*command, str(folder)], stdout=subprocess.DEVNULL) for folder in folders]
-    assert [run.wait() for run in runs] == [0, 0]
-    first, second = (digest(folder / "model.safetensors") for folder in folders)
-    assert first == second
+    recipe = replace(Recipe().scaled(25), batch_tokens=512)  # smaller batches than the real ones: a matter of time
+    for name in ("first", "second"):
+        train(recipe, tmp_path / name)
+    assert digest(tmp_path / "first/model.safetensors") == digest(tmp_path / "second/model.safetensors")
+    made = json.loads((tmp_path / "first/recipe.json").read_text(encoding="utf-8"))
+    assert made["weights_sha256"] == digest(tmp_path / "first/model.safetensors")
+    assert made["float16_agreement"] > 0.99
+    train(replace(recipe, seed=1), tmp_path / "third")
+    assert digest(tmp_path / "third/model.safetensors") != made["weights_sha256"]
 
 
 def test_rate_rises_stays_and_falls():
-    recipe = Recipe()
-    assert recipe.rate(0, 1000) == pytest.approx(1 / 60)
-    assert recipe.rate(59, 1000) == recipe.rate(449, 1000) == 1.0
-    assert recipe.rate(725, 1000) == pytest.approx(0.5)  # half way from 45 % to the end
-    assert recipe.rate(999, 1000) == recipe.floor
+    recipe, stage = Recipe(), Stage(1000, 0.6, 0.1, constant_share=0.45)
+    assert recipe.rate(0, stage) == pytest.approx(1 / 60)
+    assert recipe.rate(59, stage) == recipe.rate(449, stage) == 1.0
+    assert recipe.rate(725, stage) == pytest.approx(0.5)  # half way from 45 % to the end
+    assert recipe.rate(999, stage) == recipe.floor
+    assert recipe.rate(999, Stage(1000, 0.6, 0.1)) == 1.0
 
 
 def test_scaled_keeps_the_proportions():
@@ -65,11 +86,13 @@ def test_encoding_carries_the_weights(tokenizer):
         pass
     sequence = encode(tokenizer, document)
     assert len(sequence.ids) == len(sequence.weights)
-    spoken = [i for i, w in zip(sequence.ids, sequence.weights) if w == 1.0]
+    spoken = [i for i, w in zip(sequence.ids, sequence.weights, strict=True) if w == 1.0]
     text = tokenizer.decode(spoken)
     assert text.startswith("Thought: ")
     assert text.endswith("<|end|>")
-    assert tokenizer.decode([i for i, w in zip(sequence.ids, sequence.weights) if w == 0.2]).startswith("<|user|>")
+    assert tokenizer.decode([i for i, w in zip(sequence.ids, sequence.weights, strict=True) if w == 0.2]).startswith(
+        "<|user|>"
+    )
 
 
 def test_batches_are_filled_and_padded_on_the_right(tokenizer):

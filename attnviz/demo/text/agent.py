@@ -13,6 +13,7 @@ Maker = Callable[[random.Random], Problem]
 
 
 def arithmetic(rng: random.Random) -> Problem:
+    """One sum, asked in many ways."""
     a, b = random_number(rng), random_number(rng)
     if rng.random() < 0.04:
         b = a
@@ -35,18 +36,26 @@ def arithmetic(rng: random.Random) -> Problem:
     if operation == "/":
         wordings += [f"Divide {x} by {y}."]
     thought = rng.choice(
-        (f"I should use the calculator for {expression}.", f"I need to {verb} here.", f"I need to compute {expression}.")
+        (
+            f"I should use the calculator for {expression}.",
+            f"I need to {verb} here.",
+            f"I need to compute {expression}.",
+        )
     )
     step = Step(thought, "calculator", expression, result)
     return Problem("Math", "arithmetic", rng.choice(wordings), f"{expression} = {result}", (step,))
 
 
 def word_problem(rng: random.Random) -> Problem:
+    """A sum told as a story."""
     a, b = random_number(rng), random_number(rng)
     name, item = rng.choice(world.NAMES), rng.choice(world.ITEMS)
     story = rng.randrange(4)
     if story == 0:
-        operation, question = "+", f"{name} has {a} {item} and gets {b} more. How many {item} does {name} have?"
+        operation, question = (
+            "+",
+            f"{name} has {a} {item} and gets {b} more. How many {item} does {name} have?",
+        )
     elif story == 1:
         a, b = max(a, b), min(a, b)
         operation, question = "-", f"{name} has {a} {item} and gives away {b}. How many {item} are left?"
@@ -62,6 +71,7 @@ def word_problem(rng: random.Random) -> Problem:
 
 
 def two_steps(rng: random.Random) -> Problem:
+    """A sum whose result goes into a second one."""
     a, b, c = (rng.randint(2, 99) for _ in range(3))
     first, second = rng.choice("+-*"), rng.choice("+-*")
     x = calculate(a, first, b)
@@ -79,6 +89,7 @@ def two_steps(rng: random.Random) -> Problem:
 
 
 def conversion(rng: random.Random) -> Problem:
+    """An amount in another unit."""
     (source, target), factor = rng.choice(list(world.CONVERSIONS.items()))
     amount = random_number(rng)
     a = written(amount / 10) if rng.random() < 0.2 else str(amount)
@@ -88,12 +99,15 @@ def conversion(rng: random.Random) -> Problem:
          f"What is {a} {source} in {target}?", f"Change {a} {source} into {target}.",
          f"How much is {a} {source} in {target}?", f"{a} {source} in {target}")
     )  # fmt: skip
-    thought = rng.choice((f"I need to convert {source} to {target}.", f"This is a conversion from {source} to {target}."))
+    thought = rng.choice(
+        (f"I need to convert {source} to {target}.", f"This is a conversion from {source} to {target}.")
+    )
     step = Step(thought, "convert", f"{a} {source} to {target}", f"{result} {target}")
     return Problem("Math", "conversion", question, f"{a} {source} is {result} {target}.", (step,))
 
 
 def sum_then_convert(rng: random.Random) -> Problem:
+    """Two tools in a row."""
     (source, target), factor = rng.choice(list(world.CONVERSIONS.items()))
     a, b = random_number(rng), random_number(rng)
     total = a + b
@@ -104,7 +118,12 @@ def sum_then_convert(rng: random.Random) -> Problem:
     )  # fmt: skip
     steps = (
         Step(f"First I add {a} and {b}.", "calculator", f"{a} + {b}", str(total)),
-        Step(f"Now I convert {source} to {target}.", "convert", f"{total} {source} to {target}", f"{result} {target}"),
+        Step(
+            f"Now I convert {source} to {target}.",
+            "convert",
+            f"{total} {source} to {target}",
+            f"{result} {target}",
+        ),
     )
     return Problem("Math", "sum and conversion", question, f"The answer is {result} {target}.", steps)
 
@@ -136,14 +155,17 @@ def _unknown_thing(rng: random.Random, relation: world.Relation) -> str:
 
 
 def clock(rng: random.Random) -> Problem:
-    city = rng.choice(world.CITIES)
+    """The time in a city."""
+    invented = rng.random() < 0.3
+    city = random_word(rng).capitalize() if invented else rng.choice(world.CITIES)
     now = f"{rng.randint(0, 23):02d}:{rng.randint(0, 59):02d}"
     question = rng.choice(
         (f"What time is it in {city}?", f"Tell me the time in {city}.", f"What is the current time in {city}?",
          f"How late is it in {city} now?", f"Time in {city}?", f"What is the time in {city} right now?")
     )  # fmt: skip
     thought = rng.choice((f"I need the current time in {city}.", "I should check the clock."))
-    return Problem("Knowledge", "time", question, f"It is {now} in {city}.", (Step(thought, "time", city, now),))
+    step = Step(thought, "time", city, now)
+    return Problem("Knowledge", "time", question, f"It is {now} in {city}.", (step,), exact_case=invented)
 
 
 def _reading(rng: random.Random) -> str:
@@ -152,6 +174,7 @@ def _reading(rng: random.Random) -> str:
 
 
 def sensor(rng: random.Random) -> Problem:
+    """One reading of one boiler."""
     quantity, boiler = rng.choice(world.QUANTITIES), rng.randint(1, 20)
     value = _reading(rng) + (" " + rng.choice(world.SENSOR_UNITS) if rng.random() < 0.3 else "")
     question = rng.choice(
@@ -164,6 +187,7 @@ def sensor(rng: random.Random) -> Problem:
 
 
 def sensor_sum(rng: random.Random) -> Problem:
+    """Two readings and their sum: the answer rests on three observations."""
     quantity = rng.choice(world.QUANTITIES)
     first, second = rng.sample(range(1, 21), 2)
     x, y = _reading(rng), _reading(rng)
@@ -181,6 +205,7 @@ def sensor_sum(rng: random.Random) -> Problem:
 
 
 def sorting(rng: random.Random) -> Problem:
+    """Numbers put in order by running code."""
     numbers = random_list(rng)
     spoken, result = ", ".join(map(str, numbers)), str(sorted(numbers))
     question = rng.choice((f"Sort {spoken}.", f"Put {spoken} in order.", f"Order the numbers {spoken}."))
@@ -189,27 +214,36 @@ def sorting(rng: random.Random) -> Problem:
 
 
 def extreme(rng: random.Random) -> Problem:
+    """The largest or smallest of some numbers, by running code."""
     numbers = random_list(rng)
     function, word = rng.choice((("max", "largest"), ("min", "smallest")))
     spoken, result = ", ".join(map(str, numbers)), str((max if function == "max" else min)(numbers))
     question = rng.choice(
-        (f"Which is the {word} of {spoken}?", f"Find the {word} of {spoken}.", f"What is the {word} number in {spoken}?")
+        (
+            f"Which is the {word} of {spoken}?",
+            f"Find the {word} of {spoken}.",
+            f"What is the {word} number in {spoken}?",
+        )
     )
     step = Step(f"I need the {word} number.", "python", f"{function}({numbers})", result)
     return Problem("Reasoning", "extreme", question, f"The {word} is {result}.", (step,))
 
 
 def difference(rng: random.Random) -> Problem:
+    """Who has more, and by how much: first a comparison, then a sum."""
     first, second = rng.sample(world.NAMES, 2)
     a, b = rng.sample(range(10, 99), 2)
     item = rng.choice(world.ITEMS)
     more, high, low = (first, a, b) if a > b else (second, b, a)
     question = f"{first} has {a} {item}. {second} has {b} {item}. How many more does {more} have?"
     step = Step(f"{more} has {high}. I need to subtract {low}.", "calculator", f"{high} - {low}", str(high - low))
-    return Problem("Reasoning", "difference", question, f"{more} has {high - low} more {item}.", (step,), exact_case=True)
+    return Problem(
+        "Reasoning", "difference", question, f"{more} has {high - low} more {item}.", (step,), exact_case=True
+    )
 
 
 def run_code(rng: random.Random) -> Problem:
+    """What an expression of Python gives."""
     if rng.random() < 0.45:
         numbers = random_list(rng)
         function, result = rng.choice((("len", len(numbers)), ("sum", sum(numbers)), ("max", max(numbers))))
@@ -217,7 +251,11 @@ def run_code(rng: random.Random) -> Problem:
     else:
         word = rng.choice(world.WORDS) if rng.random() < 0.4 else random_word(rng)
         expression, output = rng.choice(
-            ((f"'{word}'.upper()", word.upper()), (f"'{word}'[::-1]", word[::-1]), (f"len('{word}')", str(len(word))))
+            (
+                (f"'{word}'.upper()", word.upper()),
+                (f"'{word}'[::-1]", word[::-1]),
+                (f"len('{word}')", str(len(word))),
+            )
         )
     question = rng.choice(
         (f"What does {expression} return?", f"Run {expression}.", f"Evaluate {expression} in Python.",
@@ -241,7 +279,39 @@ def without_tool(maker: Maker) -> Maker:
     return make
 
 
+_ONLY_WITH_TOOLS: dict[Maker, float] = {
+    arithmetic: 4,
+    word_problem: 1,
+    two_steps: 1,
+    conversion: 1,
+    sum_then_convert: 0.5,
+    clock: 1,
+    sensor: 1,
+    sensor_sum: 0.5,
+    extreme: 1,
+    difference: 1,
+    run_code: 1.5,
+}
+
+
+def decline(tool: str) -> str:
+    """What the model answers, word for word, when it lacks the tool it needs."""
+    return f"I can not answer this without the {tool} tool."
+
+
+def needs_tool(rng: random.Random) -> Problem:
+    """What an agent would use a tool for, asked without any: no guess is made."""
+    while True:
+        task = rng.choices(list(_ONLY_WITH_TOOLS), list(_ONLY_WITH_TOOLS.values()))[0](rng)
+        if task.sub_keys or task.kind != "arithmetic":  # one-digit sums it knows by heart
+            break
+    final = decline(task.steps[0].tool)
+    keys = tuple(sorted(task.sub_keys))
+    return Problem(task.category, "needs tool", task.question, final, content_keys=keys, exact_case=task.exact_case)
+
+
 def stranger(rng: random.Random) -> Problem:
+    """A question outside the world, put to an agent."""
     task = direct.other(rng)
     return Problem(task.category, task.kind, task.question, task.final, closing="No tool helps with this.")
 
@@ -253,7 +323,7 @@ WEIGHTS: dict[Maker, float] = {
     conversion: 1.4,
     sum_then_convert: 0.6,
     lookup: 1.5,
-    clock: 0.6,
+    clock: 0.8,
     sensor: 0.8,
     sensor_sum: 0.6,
     sorting: 0.8,

@@ -1,14 +1,17 @@
-"""Problems of every category answered at once, without tools: what the model knows, reasons out, writes, or declines."""
+"""Problems of every category answered at once, without tools: what the model knows, works out, writes, or declines."""
+
+# ruff: noqa: C408, SIM905 - tables of words read better without a quote around each
 
 from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from itertools import pairwise
 
 from attnviz.demo.text import world
-from attnviz.demo.text.numbers import calculate, random_number, random_word, written
+from attnviz.demo.text.numbers import calculate, random_word
 from attnviz.demo.text.problem import Problem
-from attnviz.demo.text.split import call_key, list_key
+from attnviz.demo.text.split import list_key
 
 Maker = Callable[[random.Random], Problem]
 
@@ -18,8 +21,8 @@ GREETING_ANSWER = "Hello. I can help with math, facts, logic, code and stories."
 
 def one_digit(rng: random.Random) -> Problem:
     """Sums of two one-digit numbers: a table small enough to know."""
-    operation = rng.choice("+-*")
-    a, b = rng.randint(0, 9), rng.randint(0, 9)
+    operation = rng.choice("+++---***/")
+    a, b = rng.randint(0, 9), rng.randint(1 if operation == "/" else 0, 9)
     word = world.OPERATIONS[operation][1]
     question = rng.choice(
         (f"What is {a} {operation} {b}?", f"What is {a} {word} {b}?", f"Compute {a} {operation} {b}.",
@@ -29,49 +32,8 @@ def one_digit(rng: random.Random) -> Problem:
     return Problem("Math", "one digit", question, f"{a} {operation} {b} = {calculate(a, operation, b)}")
 
 
-def needs_tool(rng: random.Random) -> Problem:
-    """What only a tool can answer honestly: the model says which."""
-    kind = rng.random()
-    if kind < 0.6:
-        a, b = rng.randint(2, 99) if rng.random() < 0.4 else random_number(rng), random_number(rng)
-        operation = rng.choice("+-*/")
-        if a < 10 and b < 10 and operation != "/":
-            a += 10
-        expression, word = f"{a} {operation} {b}", world.OPERATIONS[operation][1]
-        question = rng.choice(
-            (f"What is {expression}?", f"What is {a} {word} {b}?", f"Compute {expression}.",
-             f"How much is {expression}?", f"{expression} = ?", f"How much is {a} {word} {b}?", f"{expression}",
-             f"Calculate {expression}.", f"Please work out {expression}.")
-        )  # fmt: skip
-        key = call_key("calculator", expression)
-        return Problem(
-            "Math", "needs tool", question, f"I can not work out {expression} without the calculator tool.",
-            content_keys=(key,) if key else (),
-        )  # fmt: skip
-    if kind < 0.75:
-        source, target = rng.choice(list(world.CONVERSIONS))
-        amount = written(random_number(rng))
-        question = rng.choice((f"Convert {amount} {source} to {target}.", f"How many {target} are {amount} {source}?"))
-        key = call_key("convert", f"{amount} {source} to {target}")
-        final = f"I can not turn {source} into {target} without the convert tool."
-        return Problem("Math", "needs tool", question, final, content_keys=(key,) if key else ())
-    if kind < 0.88:
-        city = rng.choice(world.CITIES)
-        question = rng.choice((f"What time is it in {city}?", f"Tell me the time in {city}.", f"Time in {city}?"))
-        key = call_key("time", city)
-        final = "I can not see a clock without the time tool."
-        return Problem("Knowledge", "needs tool", question, final, content_keys=(key,) if key else ())
-    quantity, boiler = rng.choice(world.QUANTITIES), rng.randint(1, 20)
-    question = rng.choice(
-        (f"What is the {quantity} of boiler {boiler}?", f"Read the {quantity} of boiler {boiler}.",
-         f"How high is the {quantity} of boiler {boiler}?")
-    )  # fmt: skip
-    key = call_key("sensor", f"boiler {boiler} {quantity}")
-    final = f"I can not read boiler {boiler} without the sensor tool."
-    return Problem("Knowledge", "needs tool", question, final, content_keys=(key,) if key else ())
-
-
 def fact(rng: random.Random) -> Problem:
+    """A true fact of the world."""
     relation = rng.choices(world.RELATIONS, [len(r.facts) for r in world.RELATIONS])[0]
     thing = rng.choice(list(relation.facts))
     question = rng.choice(relation.wordings).format(x=thing)
@@ -79,6 +41,7 @@ def fact(rng: random.Random) -> Problem:
 
 
 def unknown_fact(rng: random.Random) -> Problem:
+    """The same question about something that is not in the world."""
     relation = rng.choice(world.RELATIONS)
     thing = rng.choice(world.UNKNOWN[relation.name])
     if rng.random() < 0.5:
@@ -94,13 +57,13 @@ def transitive(rng: random.Random) -> Problem:
     """Who is the tallest? The order is written down before the answer."""
     people = rng.sample(world.NAMES, 4 if rng.random() < 0.25 else 3)
     more, most, least = rng.choice(world.COMPARATIVES)
-    facts = [f"{a} is {more} than {b}." for a, b in zip(people, people[1:])]
+    facts = [f"{a} is {more} than {b}." for a, b in pairwise(people)]
     rng.shuffle(facts)
     asked, answer = rng.choice(((most, people[0]), (least, people[-1])))
     question = f"{' '.join(facts)} Who is the {asked}?"
-    chain = ", ".join(f"{a} over {b}" for a, b in zip(people, people[1:]))
+    chain = ", ".join(f"{a} over {b}" for a, b in pairwise(people))
     final = f"{chain}. The order is {', '.join(people)}. So {answer} is the {asked}."
-    keys = tuple(f"order:{'>'.join(three)}" for three in zip(people, people[1:], people[2:]))
+    keys = tuple(f"order:{'>'.join(three)}" for three in zip(people, people[1:], people[2:], strict=False))
     return Problem("Reasoning", "transitive", question, final, content_keys=keys, exact_case=True)
 
 
@@ -122,6 +85,7 @@ def sort_by_hand(rng: random.Random) -> Problem:
 
 
 def deduction(rng: random.Random) -> Problem:
+    """A rule about an invented kind, applied to one of it; a second rule is there to mislead."""
     name = rng.choice(world.NAMES)
     kind, other_kind = rng.sample(world.INVENTED_KINDS, 2)
     what, other_what = rng.sample(world.PROPERTIES, 2)
@@ -135,6 +99,7 @@ def deduction(rng: random.Random) -> Problem:
 
 
 def comparison(rng: random.Random) -> Problem:
+    """The larger or smaller of two numbers."""
     a, b = rng.sample(range(1, 100), 2)
     word, pick = rng.choice((("larger", max), ("smaller", min)))
     question = rng.choice((f"Which is {word}, {a} or {b}?", f"Which number is {word}, {a} or {b}?"))
@@ -142,6 +107,7 @@ def comparison(rng: random.Random) -> Problem:
 
 
 def function(rng: random.Random) -> Problem:
+    """A Python function of one line, under its usual name or one that is asked for."""
     what, name, parameters, expression = rng.choice(world.FUNCTIONS)
     wording = rng.choice(
         ("Write a Python function that {}", "Define a function that {} in Python", "I need a Python function that {}",
@@ -156,14 +122,21 @@ def function(rng: random.Random) -> Problem:
 
 
 def snippet(rng: random.Random) -> Problem:
+    """A few lines of Python."""
     variable, number = rng.choice("abcnxy"), rng.randint(1, 99)
     kind = rng.randrange(4)
     if kind == 0:
         body = rng.choice(("print('hi')", "print(i)", "total = total + i", "count = count + 1"))
         number = rng.randint(1, 9)
-        question, final = f"Write a loop that runs {number} times and does {body}.", f"for i in range({number}):\n    {body}"
+        question, final = (
+            f"Write a loop that runs {number} times and does {body}.",
+            f"for i in range({number}):\n    {body}",
+        )
     elif kind == 1:
-        question, final = f"Set {variable} to {number} and print it.", f"{variable} = {number}\nprint({variable})"
+        question, final = (
+            f"Set {variable} to {number} and print it.",
+            f"{variable} = {number}\nprint({variable})",
+        )
     elif kind == 2:
         question = f"Print yes if {variable} is greater than {number}."
         final = f"if {variable} > {number}:\n    print('yes')"
@@ -174,6 +147,7 @@ def snippet(rng: random.Random) -> Problem:
 
 
 def story(rng: random.Random) -> Problem:
+    """Four sentences about an animal."""
     hero, friend = rng.choice(world.ANIMALS), rng.choice(world.ANIMALS)
     place, feeling, later = rng.choice(world.PLACES), rng.choice(world.FEELINGS), rng.choice(world.FEELINGS)
     thing, name = rng.choice(world.OBJECTS), rng.choice(world.NAMES)
@@ -198,6 +172,7 @@ def story(rng: random.Random) -> Problem:
 
 
 def poem(rng: random.Random) -> Problem:
+    """Four lines, the second and the fourth rhymed with the first and the third."""
     what = rng.choice(world.NATURE)
     (first, second), (third, fourth) = rng.sample(world.RHYMES, 2)
     asked = rng.choice(
@@ -239,7 +214,8 @@ _STRANGE = (
     "Play some music.", "What is love?", "What is the meaning of life?", "Tell me a joke.", "Why is the sky high?",
     "What day is today?", "Book a flight to {place}.", "Send a mail to {person}.", "Call {person}.",
     "Turn on the {thing}.", "Explain {topic}.", "What is {topic}?", "Why do we need {topic}?",
-    "What is the best book about {topic}?", "Summarise {title}.", "How deep is the {water}?", "How long is the {water}?",
+    "What is the best book about {topic}?", "Summarise {title}.", "How deep is the {water}?",
+    "How long is the {water}?",
     "Which fish live in the {water}?", "What does {nonsense} mean?", "{nonsense} {nonsense2}?",
     "{nonsense} {nonsense2} {nonsense}", "Who is {nonsense}?", "What is a {nonsense}?", "asdf {nonsense}",
     "Why is {person} famous?", "Who discovered {topic}?", "Is {topic} hard?", "Where is {place} on the map?",
@@ -255,8 +231,14 @@ RESERVED_STRANGE = (
     "What is the stock price today?", "Can you sing?", "When does the train to {place} leave?",
 )  # fmt: skip
 _SLOTS = dict(
-    title="Hamlet,the Odyssey,Faust,Don Quixote,Macbeth,the Mona Lisa,Star Wars,the Bible,Moby Dick,Emma,Dracula".split(","),
-    place="Paris,London,Brazil,Texas,New York,Africa,Tokyo,Berlin,Mexico,Sydney,the Alps,Rome,Mars,Lyon,Boston".split(","),
+    title=(
+        "Hamlet,the Odyssey,Faust,Don Quixote,Macbeth,"
+        "the Mona Lisa,Star Wars,the Bible,Moby Dick,Emma,Dracula"
+    ).split(","),
+    place=(
+        "Paris,London,Brazil,Texas,New York,Africa,Tokyo,"
+        "Berlin,Mexico,Sydney,the Alps,Rome,Mars,Lyon,Boston"
+    ).split(","),
     person="Einstein,Mozart,Napoleon,Newton,Picasso,Caesar,my mother,the king,Shakespeare,Darwin,Cleopatra".split(","),
     sport="football,tennis,chess,golf,hockey,rugby,poker".split(","),
     year="1066,1492,1789,1914,1945,1969,1990,2004,2010,2018,2022".split(","),
@@ -268,6 +250,7 @@ _SLOTS = dict(
 
 
 def fill(rng: random.Random, template: str) -> str:
+    """The template with random words in its slots."""
     words = {slot: rng.choice(choices) for slot, choices in _SLOTS.items()}
     return template.format(nonsense=random_word(rng), nonsense2=random_word(rng), **words)
 
@@ -281,7 +264,6 @@ def other(rng: random.Random) -> Problem:
 
 WEIGHTS: dict[Maker, float] = {
     one_digit: 0.9,
-    needs_tool: 0.9,
     fact: 1.5,
     unknown_fact: 0.35,
     transitive: 1.3,

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Example:
+    """A prompt to try."""
+
     category: str  # Math, Knowledge, Reasoning, Code, Creative
     text: str
 

@@ -14,6 +14,7 @@ def written(value: float) -> str:
 
 
 def calculate(a: float, operation: str, b: float) -> str:
+    """What the calculator tool returns."""
     value = {"+": lambda: a + b, "-": lambda: a - b, "*": lambda: a * b, "/": lambda: a / b}[operation]()
     return written(value)
 
@@ -30,6 +31,7 @@ def random_number(rng: random.Random) -> int:
 
 
 def random_list(rng: random.Random, low: int = 3, high: int = 5) -> list[int]:
+    """A few numbers of one or two digits."""
     return [rng.randint(1, 99) for _ in range(rng.randint(low, high))]
 
 

@@ -10,6 +10,8 @@ from attnviz.demo.text.split import any_held_out, call_key, is_held_out, questio
 
 @dataclass(frozen=True)
 class Step:
+    """One tool call of an agent, with the thought before it and what came back."""
+
     thought: str
     tool: str
     argument: str
@@ -22,6 +24,8 @@ class Step:
 
 @dataclass(frozen=True)
 class Problem:
+    """A question with its solution."""
+
     category: str  # Math, Knowledge, Reasoning, Code, Creative, Other
     kind: str
     question: str

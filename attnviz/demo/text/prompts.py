@@ -1,5 +1,7 @@
 """System prompts: the one the app uses for agent runs, the many it is trained beside, and some it never sees."""
 
+# ruff: noqa: C408 - a table
+
 from __future__ import annotations
 
 import random
@@ -26,7 +28,7 @@ _TOOL_SENTENCES = (
 )  # fmt: skip
 _FORMATS = (
     "", "", "", "Use the format Thought, Action, Observation, Final Answer.", "Think, then act, then answer.",
-    "Write one Thought and one Action at a time.", "Call one tool at a time and wait for the observation.",
+    "Write one Thought and one Action per turn.", "Call one tool and wait for the observation.",
     "Finish with Final Answer.", "Think step by step.", "Write Action: tool[input] to call a tool.",
     "Reply with Thought and Action, or with Final Answer.", "Do not guess.",
 )  # fmt: skip
@@ -43,7 +45,7 @@ _PLAIN = (
 RESERVED_TEMPLATES = (
     "You solve tasks for the user. You can call {tools}. Think first, then write an Action, then read the Observation.",
     "Here is what you can use: {tools}. Please give a Thought before every Action and end with a Final Answer.",
-    "Act as an agent. Tool list: {tools}. One step at a time.",
+    "Act as an agent. Tool list: {tools}. Go step by step.",
     "Helpful tools are {tools}. Use one when you need it, and tell the user when a tool is not there.",
 )
 

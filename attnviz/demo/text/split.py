@@ -20,10 +20,12 @@ _WORD = re.compile(r"'([a-z]+)'")
 
 @lru_cache(maxsize=1 << 16)
 def is_held_out(key: str) -> bool:
+    """Decided by the key alone, so that it is the same in every run and on every machine."""
     return int(hashlib.sha256(key.encode()).hexdigest()[:8], 16) % HELD_OUT_ONE_IN == 0
 
 
 def any_held_out(keys: Iterable[str]) -> bool:
+    """A text with such a key is never trained on."""
     return any(is_held_out(key) for key in keys)
 
 

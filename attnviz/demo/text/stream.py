@@ -24,6 +24,7 @@ _ERRORS = (
     "division by zero", "unknown unit", "no such boiler", "unknown city", "can not read this", "no answer",
     "bad input", "not a number", "offline", "time out", "syntax error", "unknown sensor",
 )  # fmt: skip
+DIRECT_WEIGHTS = {**direct.WEIGHTS, agent.needs_tool: 1.5}
 _CLOSINGS = ("I know the answer now.", "The tool gives the answer.")
 
 
@@ -55,6 +56,7 @@ class Document:
 
 
 def turn(role: str, content: str) -> str:
+    """One message in the trained format."""
     return f"{ROLES[role]}{content}{END}"
 
 
@@ -65,7 +67,8 @@ def conversation(question: str, system: str | None) -> tuple[Piece, ...]:
 
 
 def missing_tool_answer(tool: str) -> str:
-    return f"Thought: I have no {tool} tool.\nFinal Answer: I can not answer this without {tool}."
+    """What the model is to say, word for word, when the tool it needs is not there."""
+    return f"Thought: I have no {tool} tool.\nFinal Answer: {agent.decline(tool)}"
 
 
 def tools_for(rng: random.Random, problem: Problem, *, missing: bool) -> list[str]:
@@ -81,6 +84,7 @@ def tools_for(rng: random.Random, problem: Problem, *, missing: bool) -> list[st
 
 
 def agent_pieces(rng: random.Random, problem: Problem, system: str, *, missing: bool = False) -> tuple[Piece, ...]:
+    """An agent run: thoughts and calls count in the loss, observations do not."""
     pieces = list(conversation(roughen(rng, problem.question, exact_case=problem.exact_case), system))
     if missing:
         return (*pieces, Piece(missing_tool_answer(problem.steps[0].tool) + END, 1))
@@ -93,6 +97,7 @@ def agent_pieces(rng: random.Random, problem: Problem, system: str, *, missing: 
 
 
 def direct_pieces(rng: random.Random, problem: Problem, system: str | None) -> tuple[Piece, ...]:
+    """Question and answer."""
     question = roughen(rng, problem.question, exact_case=problem.exact_case)
     return (*conversation(question, system), Piece(problem.final + END, 1))
 
@@ -118,6 +123,7 @@ def _plain(rng: random.Random) -> Problem:
 
 
 def pick(rng: random.Random, weights: Mapping[Callable[[random.Random], Problem], float]) -> Problem:
+    """A problem of a kind drawn by weight."""
     return rng.choices(list(weights), list(weights.values()))[0](rng)
 
 
@@ -125,7 +131,7 @@ def _draw(rng: random.Random, agent_share: float) -> tuple[str, Problem]:
     if rng.random() < PLAIN_SHARE:
         return "plain", _plain(rng)
     if rng.random() >= agent_share:
-        return "direct", pick(rng, direct.WEIGHTS)
+        return "direct", pick(rng, DIRECT_WEIGHTS)
     share = rng.random()
     if share < MISSING_SHARE + TOOL_ERROR_SHARE:
         problem = rng.choice(agent.BY_TOOL[rng.choice(world.TOOLS)])(rng)

@@ -1,5 +1,7 @@
 """The small closed world that the language model is trained on: what exists in it and what is true there."""
 
+# ruff: noqa: C408, SIM905 - tables of words read better without a quote around each
+
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -141,7 +143,12 @@ CONVERSIONS = {
     ("kWh", "MJ"): 3.6, ("hours", "minutes"): 60.0,
 }  # fmt: skip
 
-OPERATIONS = {"+": ("add", "plus"), "-": ("subtract", "minus"), "*": ("multiply", "times"), "/": ("divide", "divided by")}
+OPERATIONS = {
+    "+": ("add", "plus"),
+    "-": ("subtract", "minus"),
+    "*": ("multiply", "times"),
+    "/": ("divide", "divided by"),
+}
 
 COMPARATIVES = (
     ("taller", "tallest", "shortest"), ("older", "oldest", "youngest"), ("faster", "fastest", "slowest"),
