@@ -1,0 +1,80 @@
+"""Long work in a thread, watched: the page hears how far it is, and Cancel reaches it."""
+
+from __future__ import annotations
+
+import contextvars
+import logging
+import threading
+from collections.abc import Callable, Generator
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
+
+from attnviz.errors import AttnvizError
+
+T = TypeVar("T")
+log = logging.getLogger(__name__)
+PATIENCE = 0.25
+"""Seconds before the first word about progress, and between two."""
+
+
+@dataclass
+class Job:
+    """What work says about itself while it runs."""
+
+    share: float = 0.0
+    what: str = "Working"
+    cancelled: threading.Event = field(default_factory=threading.Event)
+
+    def report(self, share: float, what: str) -> None:
+        """Called by the work: `share` of it (0..1) is done, and it is at `what`."""
+        self.share, self.what = share, what
+
+
+@dataclass
+class _Outcome(Generic[T]):
+    value: T | None = None
+    error: BaseException | None = None
+
+
+def watched(work: Callable[[Job], T]) -> Generator[dict[str, Any], None, T]:
+    """Run `work` in a thread; yields notices while it lasts, returns its value.
+
+    When the generator is closed (the user cancelled), the work is told so and left to end by itself.
+
+    Raises:
+        Exception: whatever the work raised.
+    """
+    job, outcome, done = Job(), _Outcome[T](), threading.Event()
+
+    def body() -> None:
+        try:
+            outcome.value = work(job)
+        except BaseException as error:  # carried over to the asking thread
+            outcome.error = error
+        finally:
+            done.set()
+
+    context = contextvars.copy_context()  # the request of the user travels with the work
+    threading.Thread(target=context.run, args=(body,), daemon=True).start()
+    try:
+        while not done.wait(PATIENCE):
+            yield {"kind": "progress", "text": job.what, "share": job.share}
+    finally:
+        job.cancelled.set()
+    if outcome.error is not None:
+        raise outcome.error
+    return outcome.value  # type: ignore[return-value]
+
+
+def in_words(error: Exception) -> str:
+    """An error for people. One that attnviz did not raise on purpose is a bug: its traceback goes to the log."""
+    if isinstance(error, AttnvizError):
+        return str(error)
+    log.error("Unexpected error", exc_info=error)
+    return f"Unexpected error: {type(error).__name__}: {error}. The details are in the server's log."
+
+
+def error_notice(error: Exception) -> dict[str, Any]:
+    """The notice of an error; a run that is gone offers to run again."""
+    text = in_words(error)
+    return {"kind": "error", "text": text, "share": 0.0, "again": "no longer in memory" in text}

@@ -1,0 +1,344 @@
+"""The page: left column, token strip, one tab per group of analyses, and what happens when something is pressed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import gradio as gr
+
+from attnviz.errors import UnknownName
+from attnviz.hooks import Analysis
+from attnviz.session import Session, TracedRun
+from attnviz.ui import sidebar as left
+from attnviz.ui.background import error_notice, watched
+from attnviz.ui.components.part import source
+from attnviz.ui.components.pieces import examples_value, status_line, token_strip
+from attnviz.ui.controls import changes
+from attnviz.ui.describe import heads_of, run_value
+from attnviz.ui.panels import Panel, Updates, build_panel, show
+from attnviz.ui.place import Place, address_selection, parse_place
+from attnviz.ui.plugins_tab import build_plugins_tab
+from attnviz.ui.publish import publish
+
+PRIVATE: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
+
+
+@dataclass
+class Group:
+    """One tab. `menu` picks among its analyses; None where there is only one."""
+
+    title: str
+    tab: gr.Tab
+    panels: dict[str, Panel]
+    menu: gr.Radio | None = None
+
+    def open_panel(self, values: Mapping[Any, Any]) -> Panel:
+        """The panel the menu points at."""
+        chosen = values.get(self.menu) if self.menu is not None else None
+        return self.panels.get(chosen or "", next(iter(self.panels.values())))
+
+
+@dataclass
+class Page:
+    """Everything on the page that events read or change."""
+
+    session: Session
+    run: gr.State
+    place: gr.JSON
+    side: left.Sidebar
+    strip: gr.HTML
+    tabs: gr.Tabs
+    groups: dict[str, Group]
+    loaded: set[str] = field(default_factory=set)  # models somebody here loaded on purpose
+
+    @property
+    def panels(self) -> list[Panel]:
+        return [panel for group in self.groups.values() for panel in group.panels.values()]
+
+
+def build_app(session: Session) -> gr.Blocks:
+    """The app over one session. Nothing is loaded or computed here."""
+    with gr.Blocks(title="attnviz", analytics_enabled=False, fill_width=True) as app:
+        page = _lay_out(session)
+        _wire(app, page)
+        publish(session)
+    app.queue(default_concurrency_limit=8)
+    return app
+
+
+# --------------------------------------------------------------------------------------------- layout
+
+
+def _lay_out(session: Session) -> Page:
+    run, place = gr.State(""), gr.JSON(visible=False)
+    with gr.Row(elem_id="app-page"):
+        with gr.Column(elem_id="app-side", scale=0, min_width=300):
+            side = left.build_sidebar(session.registry)
+        with gr.Column(elem_id="app-main", scale=1, min_width=320):
+            strip = token_strip()
+            with gr.Tabs(elem_id="app-tabs") as tabs:
+                groups = {title: _group(session, title, found) for title, found in session.registry.groups().items()}
+                build_plugins_tab(session)
+            status_line()
+    return Page(session, run, place, side, strip, tabs, groups)
+
+
+def _group(session: Session, title: str, analyses: Sequence[Analysis]) -> Group:
+    alone = len(analyses) == 1
+    with gr.Tab(title, id=title) as tab:
+        menu = None
+        if not alone:
+            names = [(a.title, a.name) for a in analyses]
+            menu = gr.Radio(names, value=analyses[0].name, show_label=False, container=False, elem_classes="app-menu")
+        panels = {a.name: build_panel(session, a, alone, visible=i == 0) for i, a in enumerate(analyses)}
+    return Group(title, tab, panels, menu)
+
+
+# --------------------------------------------------------------------------------------------- events
+
+
+def _wire(app: gr.Blocks, page: Page) -> None:
+    side, everything = page.side, _outputs(page)
+    controls = _inputs(page)
+    first = app.load(
+        _with_place(page, controls, lambda place, values, run: open_first(page, place, values)),
+        [page.run, page.place, *controls],
+        everything,
+        js=_gather("window.attnviz.firstPlace()"),
+        **PRIVATE,
+    )
+    started = gr.on(
+        [side.run.click, side.prompt.submit],
+        _with_place(page, [*side.asked, *controls], lambda place, values, run: start(page, place, values)),
+        [page.run, page.place, *side.asked, *controls],
+        everything,
+        js=_gather("window.attnviz.place()"),
+        **PRIVATE,
+    )
+    picked = side.examples.pick(_example, None, [side.prompt, side.category], **PRIVATE).then(
+        _with_place(page, [*side.asked, *controls], lambda place, values, run: start(page, place, values)),
+        [page.run, page.place, *side.asked, *controls],
+        everything,
+        js=_gather("window.attnviz.place()"),
+        **PRIVATE,
+    )
+    opened = [event for group in page.groups.values() for event in _wire_group(page, group)]
+    side.cancel.click(
+        lambda: [{"kind": "info", "text": "Cancelled. What was there stays.", "share": 0.0}, *[None for _ in page.panels]],
+        None,
+        [side.notice, *(panel.notice for panel in page.panels)],
+        cancels=[first, started, picked, *opened],
+        **PRIVATE,
+    )
+    side.clear.click(lambda: _cleared(page), None, everything, **PRIVATE)
+    side.model.input(
+        lambda name: _model_chosen(page.session, name), side.model, [side.own, side.examples], **PRIVATE
+    )
+
+
+def _wire_group(page: Page, group: Group) -> list[Any]:
+    """A tab: opened, another analysis of its menu, a control changed, the selection moved."""
+    panels = list(group.panels.values())
+    controls = [*([group.menu] if group.menu is not None else []), *(c for p in panels for c in p.controls.values())]
+    outputs = [component for panel in panels for component in panel.outputs]
+    title = json.dumps(group.title)
+
+    def refresh(place: Place, values: Mapping[Any, Any], run: str) -> Iterator[Updates]:
+        panel = group.open_panel(values)
+        if group.menu is not None:
+            yield {p.frame: gr.Column(visible=p is panel) for p in panels}
+        yield from show(page.session, panel, run, place, _values(panel, values))
+
+    events = [group.tab.select]
+    if group.menu is not None:
+        events.append(group.menu.input)
+    common = {"inputs": [page.run, page.place, *controls], "outputs": outputs, "js": _gather(f"window.attnviz.place({title})")}
+    made = [gr.on(events, _with_place(page, controls, refresh), **common, **PRIVATE)]
+    for panel in panels:
+        handler = _with_place(page, controls, refresh)
+        made.append(panel.bar.recompute(handler, **common, trigger_mode="always_last", **PRIVATE))
+        moved = [event for component in panel.controls.values() for event in changes(component)]
+        if moved:
+            made.append(gr.on(moved, handler, **common, trigger_mode="always_last", **PRIVATE))
+    return made
+
+
+def _with_place(
+    page: Page, components: list[Any], answer: Callable[[Place, Mapping[Any, Any], str], Iterator[Updates]]
+) -> Callable[..., Iterator[Updates]]:
+    """Gives `answer` the place, the values by component, and the id of the run of this browser."""
+
+    def handler(run: str, place: Any, *values: Any) -> Iterator[Updates]:
+        yield from answer(parse_place(place), dict(zip(components, values, strict=True)), run)
+
+    return handler
+
+
+def _gather(place: str) -> str:
+    """JavaScript that puts the place of the browser into the inputs."""
+    return f"(run, place, ...values) => [run, {place}, ...values]"
+
+
+def _inputs(page: Page) -> list[Any]:
+    menus = [group.menu for group in page.groups.values() if group.menu is not None]
+    return [*menus, *(c for panel in page.panels for c in panel.controls.values())]
+
+
+def _outputs(page: Page) -> list[Any]:
+    side = page.side
+    menus = [group.menu for group in page.groups.values() if group.menu is not None]
+    column = [side.notice, side.model, side.own, side.prompt, side.category, side.answer, side.length, side.temperature]
+    panels = [component for panel in page.panels for component in panel.outputs]
+    return [page.run, page.strip, page.tabs, *column, side.seed, side.examples, *menus, *panels]
+
+
+def _values(panel: Panel, values: Mapping[Any, Any]) -> dict[str, Any]:
+    return {name: values[component] for name, component in panel.controls.items() if component in values}
+
+
+# --------------------------------------------------------------------------------------------- what they do
+
+
+def open_first(page: Page, place: Place, values: Mapping[Any, Any]) -> Iterator[Updates]:
+    """The first screen: a finished run of what the address asks for, else of the default model."""
+    side, registry = page.side, page.session.registry
+    try:
+        if not registry.models and "model" not in place.url:
+            yield {side.notice: _info("No model is on the menu. Choose one and press Run.")}
+            return
+        wish = left.wish_of_address(place.url, registry)
+        if place.url:
+            yield _column(page, wish)
+        if not left.may_load(wish, page.loaded):
+            text = f"The address asks for the model {wish.source!r}, which is not on the menu. Press Run to load it."
+            yield {side.notice: _info(text)}
+            return
+        place, tabs = _opened(page, place)
+        if tabs:
+            yield tabs
+        yield from _run(page, wish, place, values)
+    except Exception as error:  # the boundary of the page
+        yield {side.notice: error_notice(error)}
+
+
+def start(page: Page, place: Place, values: Mapping[Any, Any]) -> Iterator[Updates]:
+    """Run was pressed."""
+    wish = left.Wish(*(values[component] for component in page.side.asked))
+    yield from _run(page, wish, place, values)
+    page.loaded.add(wish.source)
+
+
+def _opened(page: Page, place: Place) -> tuple[Place, Updates]:
+    """The tab and the analysis an address names."""
+    title, name = place.url.get("tab", ""), place.url.get("analysis", "")
+    if not title or title == "Plugins":
+        return Place(url=place.url), {page.tabs: gr.Tabs(selected="plugins")} if title else {}
+    if title not in page.groups:
+        raise UnknownName("tab of the address", title[:80], [*page.groups, "Plugins"])
+    group = page.groups[title]
+    updates: Updates = {page.tabs: gr.Tabs(selected=title)}
+    views: dict[str, str] = {}
+    if name:
+        if name not in group.panels:
+            raise UnknownName("analysis of the address", name[:80], group.panels)
+        if group.menu is not None:
+            updates[group.menu] = name
+            updates |= {p.frame: gr.Column(visible=n == name) for n, p in group.panels.items()}
+    return Place(tab=title, url=place.url, views=views), updates
+
+
+def _run(page: Page, wish: left.Wish, place: Place, values: Mapping[Any, Any]) -> Iterator[Updates]:
+    """Make the run, show it in the strip, and bring the open tab up to date. On failure what was there stays."""
+    side = page.side
+    try:
+        steps = watched(lambda job: left.make_run(page.session, wish, job))
+        while True:
+            try:
+                yield {side.notice: next(steps)}
+            except StopIteration as end:
+                run: TracedRun = end.value
+                break
+        heads = heads_of(run.model.card)
+        notice, selection = None, {}
+        try:
+            selection = address_selection(place.url, heads, len(run.tokens))
+        except Exception as error:
+            notice = error_notice(error)
+        value = run_value(run, left.address_of(wish, run), selection)
+        others = {k: v for panel in page.panels for k, v in panel.empty().items()}
+        group = page.groups.get(place.tab) or next(iter(page.groups.values()), None)
+        panel = group.open_panel(_menu_of(group, place, values)) if group else None
+        if panel is not None:  # its previous picture stays until the new one is there
+            others = {k: v for k, v in others.items() if k not in panel.outputs}
+        yield {page.run: run.id, page.strip: value, side.notice: notice, **others}
+        if panel is not None:
+            settled = _settled(place, selection, heads, len(run.tokens))
+            yield from show(page.session, panel, run.id, settled, _values(panel, values))
+    except Exception as error:  # the boundary of the page
+        yield {side.notice: error_notice(error)}
+
+
+def _menu_of(group: Group, place: Place, values: Mapping[Any, Any]) -> Mapping[Any, Any]:
+    """The values, with the menu as the address has it."""
+    named = place.url.get("analysis")
+    return {**values, group.menu: named} if named in group.panels and group.menu is not None else values
+
+
+def _settled(place: Place, selection: Mapping[str, int], heads: list[int], tokens: int) -> Place:
+    """The place with a selection that fits the new run: the page settles on the same one."""
+    layer = _fits({**place.selection, **selection}.get("layer"), len(heads))
+    if layer is None:
+        layer = next((i for i, count in enumerate(heads) if count), 0)
+    count = (heads[layer] if layer < len(heads) else 0) or max(heads, default=0)
+    head = _fits({**place.selection, **selection}.get("head"), count)
+    token = selection.get("token", tokens - 1)
+    settled = {"layer": layer, "head": 0 if head is None else head, "token": token}
+    return Place(place.tab, settled, place.words, place.views, {}, place.url)
+
+
+def _fits(value: int | None, count: int) -> int | None:
+    return value if value is not None and value < count else None
+
+
+def _column(page: Page, wish: left.Wish) -> Updates:
+    """The left column as an address has it."""
+    side, registry = page.side, page.session.registry
+    entry = registry.models.get(wish.model)
+    return {
+        side.model: wish.model,
+        side.own: gr.Textbox(value=wish.own, visible=wish.model == left.OWN),
+        side.prompt: wish.prompt,
+        side.category: wish.category,
+        side.answer: wish.answer,
+        side.length: wish.length,
+        side.temperature: wish.temperature,
+        side.seed: wish.seed,
+        side.examples: examples_value(entry.examples if entry else ()),
+    }
+
+
+def _cleared(page: Page) -> Updates:
+    emptied = {k: v for panel in page.panels for k, v in panel.empty().items()}
+    return {page.run: "", page.strip: None, page.side.notice: _info("Cleared. Press Run for a new result."), **emptied}
+
+
+def _model_chosen(session: Session, name: str) -> tuple[Any, Any]:
+    entry = session.registry.models.get(name)
+    return gr.Textbox(visible=name == left.OWN), examples_value(entry.examples if entry else ())
+
+
+def _example(event: gr.EventData) -> tuple[str, str]:
+    data = event._data if isinstance(event._data, Mapping) else {}
+    return str(data.get("prompt", "")), str(data.get("category", ""))
+
+
+def _info(text: str) -> dict[str, Any]:
+    return {"kind": "info", "text": text, "share": 0.0}
+
+
+def head() -> str:
+    """What goes into the page's head: the page's own script, before any component."""
+    return f"<script>\n{source('page.js')}\n</script>"

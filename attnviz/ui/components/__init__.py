@@ -1,0 +1,1 @@
+"""Pieces of the page: `gr.HTML` subclasses, each with its script and its style beside it."""

@@ -1,0 +1,252 @@
+// The page: one selection (layer, head, token), the address, and the views that follow both.
+// Loaded once, in the head. Everything that draws builds its DOM with textContent: all data is untrusted.
+(() => {
+  "use strict";
+  if (window.attnviz) return;
+
+  const KEYS = ["layer", "head", "token"];
+  const selection = {layer: null, head: null, token: null};
+  const words = {};            // analysis -> {parameter: word}, such as {head: "mean"}
+  const views = {};            // analysis -> name of the renderer the user chose
+  const bars = new Map();      // analysis -> {value, element, recompute}
+  const listeners = new Set();
+  let run = null;              // {id, address, heads: heads per layer, tokens: labels}
+  let tab = null;
+
+  const element = (tag, className, text) => {
+    const made = document.createElement(tag);
+    if (className) made.className = className;
+    if (text !== undefined) made.textContent = text;
+    return made;
+  };
+  const button = (className, text) => {
+    const made = element("button", className, text);
+    made.type = "button";
+    return made;
+  };
+  const visible = (node) => node.isConnected && node.offsetParent !== null;
+  const whole = (value, below) => Number.isInteger(value) && value >= 0 && value < below;
+  const readable = (label) => label.replace(/\n/g, "⏎").replace(/\t/g, "⇥").replace(/^ +$/, (s) => "·".repeat(s.length));
+
+  const inflate = async (text) => {
+    const raw = Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
+    const stream = new Blob([raw]).stream().pipeThrough(new DecompressionStream("deflate"));
+    return new Uint8Array(await new Response(stream).arrayBuffer());
+  };
+
+  // ---- selection
+
+  const allowed = () => ({
+    layer: run ? run.heads.length : 0,
+    head: run ? (run.heads[selection.layer] || Math.max(0, ...run.heads)) : 0,
+    token: run ? run.tokens.length : 0,
+  });
+
+  function settle() {  // the selection names things this run has
+    if (!run) { KEYS.forEach((key) => { selection[key] = null; }); return; }
+    const first = Math.max(0, run.heads.findIndex((heads) => heads > 0));
+    if (!whole(selection.layer, run.heads.length)) selection.layer = run.heads.length ? first : null;
+    if (!whole(selection.head, allowed().head)) selection.head = allowed().head ? 0 : null;
+    if (!whole(selection.token, run.tokens.length)) selection.token = run.tokens.length ? run.tokens.length - 1 : null;
+  }
+
+  function announce(changed) {
+    for (const listener of [...listeners]) listener({...selection}, changed);
+    writeAddress();
+  }
+
+  function select(partial, analysis) {
+    const before = {...selection};
+    for (const key of KEYS) {
+      const value = partial[key];
+      if (value === undefined) continue;
+      const bound = key === "head" && whole(partial.layer, run ? run.heads.length : 0)
+        ? (run.heads[partial.layer] || allowed().head) : allowed()[key];
+      if (whole(value, bound)) selection[key] = value;
+    }
+    settle();
+    const changed = KEYS.filter((key) => selection[key] !== before[key]);
+    const freed = analysis ? forgetWords(analysis, Object.keys(partial)) : false;
+    if (changed.length) announce(changed);
+    for (const [name, bar] of bars) {
+      if (!bar.value || !visible(bar.element)) continue;
+      const linked = Object.values(bar.value.linked);
+      const follows = bar.value.follows && !(freed && name === analysis);
+      if (!follows && (freed || linked.some((type) => changed.includes(type)))) later(bar);
+    }
+  }
+
+  function forgetWords(analysis, keys) {  // an index was chosen: "mean" no longer holds
+    const bar = bars.get(analysis), mine = words[analysis];
+    if (!bar || !bar.value || !mine) return false;
+    const freed = Object.keys(mine).filter((name) => keys.includes(bar.value.linked[name]));
+    freed.forEach((name) => { delete mine[name]; });
+    if (freed.length) announce([]);
+    return freed.length > 0;
+  }
+
+  function later(bar) {
+    clearTimeout(bar.timer);
+    bar.timer = setTimeout(() => bar.recompute(), 120);
+  }
+
+  function setWord(analysis, parameter, word) {
+    const mine = words[analysis] = words[analysis] || {};
+    if (word === null) delete mine[parameter]; else mine[parameter] = word;
+    announce([]);
+    const bar = bars.get(analysis);
+    if (bar) bar.recompute();
+  }
+
+  // What the server gets for an analysis: the values of its controls, and the selection for the linked ones.
+  function params(analysis) {
+    const bar = bars.get(analysis);
+    if (!bar || !bar.value) return {};
+    const linked = {};
+    for (const [name, type] of Object.entries(bar.value.linked)) {
+      linked[name] = (words[analysis] || {})[name] ?? selection[type];
+    }
+    return {...bar.value.given, ...linked};
+  }
+
+  // ---- address
+
+  let writing = null;
+  function writeAddress() {  // browsers refuse more than about 200 changes in 30 seconds
+    clearTimeout(writing);
+    writing = setTimeout(() => {
+      const url = new URL(location.href);
+      const put = (key, value) => value === null || value === undefined || value === ""
+        ? url.searchParams.delete(key) : url.searchParams.set(key, value);
+      const address = run ? run.address : {};
+      for (const key of ["model", "prompt", "answer", "temperature", "seed", "category"]) put(key, address[key]);
+      put("tab", tab);
+      const open = [...bars.values()].find((bar) => visible(bar.element));
+      put("analysis", open && open.element.dataset.alone !== "1" ? open.element.dataset.analysis : null);
+      for (const key of KEYS) put(key, run ? selection[key] : null);
+      if (url.href !== location.href) history.replaceState(history.state, "", url);
+    }, 150);
+  }
+
+  function place(opened) {
+    if (opened) tab = opened;
+    const shown = {};
+    for (const [name, bar] of bars) if (bar.value) shown[name] = bar.value.signature;
+    setTimeout(() => { refreshStatus(); writeAddress(); }, 60);
+    return {tab, selection: {...selection}, words, views, shown};
+  }
+
+  const firstPlace = () => ({...place(null), url: Object.fromEntries(new URLSearchParams(location.search))});
+
+  function setRun(value) {
+    const before = run && run.id;
+    run = value && value.id ? value : null;
+    if (run && run.id !== before) {
+      selection.token = null;
+      if (run.selection) Object.assign(selection, run.selection);
+    }
+    settle();
+    announce(KEYS);
+  }
+
+  // ---- views
+
+  const styled = new Set();
+  function addStyle(name, text) {
+    if (!text || styled.has(name)) return;
+    styled.add(name);
+    const sheet = document.createElement("style");
+    sheet.dataset.renderer = name;
+    sheet.textContent = text;
+    document.head.append(sheet);
+  }
+
+  // Mounts one script renderer in a gr.HTML component. draw(root, data, host) is the body the renderer brings.
+  function mount({element: home, props, watch, server, name, style, draw}) {
+    addStyle(name, style);
+    const slot = home.querySelector(".app-part");
+    let view = null, value = null, stale = false, answers = new Map();
+
+    const host = {
+      get selection() { return {...selection}; },
+      select: (partial) => select(partial || {}, value && value.analysis),
+      fetch: async (partial) => {
+        const request = {run: value.run, analysis: value.analysis, renderer: name,
+                         params: {...params(value.analysis), ...partial}};
+        const key = JSON.stringify(request);
+        if (!answers.has(key)) {
+          const asked = server.fetch_detail(request);
+          answers.set(key, asked);
+          asked.catch(() => answers.delete(key));
+          if (answers.size > 64) answers.delete(answers.keys().next().value);
+        }
+        const answer = await answers.get(key);
+        if (answer && answer.error) { answers.delete(key); throw new Error(answer.error); }
+        return answer.detail;
+      },
+      inflate,
+      dark: () => document.body.classList.contains("dark"),
+      offline: false,
+    };
+    const guarded = (work) => {
+      try { work(); } catch (error) {
+        slot.replaceChildren(element("div", "app-broken", `The view ${name} failed: ${error}`));
+        console.error(error);
+      }
+    };
+    const show = () => {
+      if (!view || !view.show) return;
+      if (!visible(slot)) { stale = true; return; }
+      stale = false;
+      guarded(() => view.show({...selection}));
+    };
+    const destroy = () => {
+      if (view && view.destroy) guarded(() => view.destroy());
+      view = null;
+    };
+    const build = () => {
+      destroy();
+      const fresh = props.value;
+      if (!fresh || !fresh.run) { value = null; slot.replaceChildren(); return; }
+      if (!value || value.run !== fresh.run || value.analysis !== fresh.analysis) answers = new Map();
+      value = fresh;
+      const root = element("div");
+      slot.replaceChildren(root);
+      guarded(() => { view = draw(root, value.data, host) || {}; });
+      show();
+    };
+    const listener = (_, changed) => { if (changed.length) show(); };
+    const onTheme = new MutationObserver(() => { if (view && view.theme) guarded(() => view.theme()); });
+    const onSize = new ResizeObserver(() => {
+      if (!slot.isConnected) { listeners.delete(listener); onTheme.disconnect(); onSize.disconnect(); destroy(); }
+      else if (stale) show();
+    });
+    listeners.add(listener);
+    onTheme.observe(document.body, {attributes: true, attributeFilter: ["class"]});
+    onSize.observe(slot);
+    watch("value", build);
+    build();
+  }
+
+  // ---- what is open
+
+  const statusListeners = new Set();
+  function refreshStatus() {
+    const open = [...bars.values()].find((bar) => visible(bar.element) && bar.value);
+    for (const listener of statusListeners) listener(run, open ? open.value : null);
+  }
+
+  function setBar(analysis, bar) {
+    bars.set(analysis, bar);
+    refreshStatus();
+    writeAddress();
+  }
+
+  const copy = async (text) => { try { await navigator.clipboard.writeText(text); return true; } catch { return false; } };
+
+  window.attnviz = {element, button, readable, copy, visible, select, setWord, params, place, firstPlace, setRun, setBar, mount,
+    refreshStatus, listen: (f) => listeners.add(f), onStatus: (f) => statusListeners.add(f),
+    word: (analysis, parameter) => (words[analysis] || {})[parameter] ?? null,
+    choose: (analysis, renderer) => { views[analysis] = renderer; },
+    get selection() { return {...selection}; }, get run() { return run; }};
+})();

@@ -1,0 +1,46 @@
+"""Param → component."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gradio as gr
+
+from attnviz.hooks import Param
+
+SLIDER_STEPS = 1000
+
+
+def control(param: Param) -> gr.components.Component:
+    """The component of a parameter that does not follow the selection."""
+    common: dict[str, Any] = {
+        "label": param.title,
+        "info": param.help or None,
+        "min_width": 120,
+        "elem_classes": "app-control",
+        "value": param.default,
+    }
+    if param.type == "bool":
+        return gr.Checkbox(**{**common, "value": bool(param.default)})
+    if param.type == "choice":
+        return gr.Dropdown(choices=list(param.choices), **common)
+    if param.type in ("int", "float"):
+        return _number(param, common)
+    return gr.Textbox(max_lines=1, **common)
+
+
+def _number(param: Param, common: dict[str, Any]) -> gr.components.Component:
+    low, high = param.minimum, param.maximum
+    whole = param.type == "int"
+    if low is not None and high is not None and param.default is not None and high - low <= SLIDER_STEPS:
+        return gr.Slider(minimum=low, maximum=high, step=1 if whole else (high - low) / 100, **common)
+    return gr.Number(precision=0 if whole else None, minimum=low, maximum=high, **common)
+
+
+def changes(component: gr.components.Component) -> list[Any]:
+    """The events that mean "the user set another value"."""
+    if isinstance(component, gr.Slider):
+        return [component.change]
+    if isinstance(component, (gr.Textbox, gr.Number)):
+        return [component.submit, component.blur]
+    return [component.input]

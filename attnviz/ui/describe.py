@@ -1,0 +1,94 @@
+"""Plain data for the page: a run, a model card, a finding."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from attnviz.hooks import Finding, ModelCard, Run
+from attnviz.session import TracedRun
+
+
+def prompt_of(run: Run) -> str:
+    """The prompt alone: the text up to the end of the last token that was not generated."""
+    if run.generated_from is None:
+        return run.text
+    return run.text[: max(run.tokens.offsets[: run.generated_from, 1].tolist(), default=0)]
+
+
+def heads_of(card: ModelCard) -> list[int]:
+    """Heads per layer; 0 where a layer has no attention."""
+    return [0 if layer.kind in ("none", "linear") else layer.heads for layer in card.layers]
+
+
+def run_value(run: TracedRun, address: Mapping[str, str], selection: Mapping[str, int]) -> dict[str, Any]:
+    """What the token strip draws and the page knows of a run."""
+    tokens = run.tokens
+    return {
+        "id": run.id,
+        "address": dict(address),
+        "selection": dict(selection),
+        "heads": heads_of(run.model.card),
+        "tokens": list(tokens.labels),
+        "ids": tokens.ids.tolist(),
+        "special": [i for i, special in enumerate(tokens.special.tolist()) if special],
+        "segments": _brackets(run),
+        "generated_from": run.generated_from,
+        "card": card_value(run.model.name, run.model.card),
+    }
+
+
+def _brackets(run: TracedRun) -> list[list[Any]]:
+    """[role, start, stop] of the brackets in the strip: the roles of a conversation, else prompt and answer."""
+    segments = [[s.role, s.start, s.stop] for s in run.tokens.segments if s.stop > s.start]
+    if segments and not (len(segments) == 1 and segments[0][0] == "text"):
+        return segments
+    start, count = run.generated_from, len(run.tokens)
+    if start is None or start >= count:
+        return [["prompt", 0, count]]
+    return [["prompt", 0, start], ["answer", start, count]]
+
+
+def card_value(name: str, card: ModelCard) -> dict[str, str]:
+    """A model in one line, and in full."""
+    layers = len(card.layers)
+    heads = sorted({count for count in heads_of(card) if count}) or [0]
+    shown = str(heads[0]) if len(heads) == 1 else f"{heads[0]} to {heads[-1]}"
+    kinds = ", ".join(dict.fromkeys(layer.kind for layer in card.layers))
+    details = [
+        f"{card.architecture}, {card.parameters:,} parameters, {card.dtype} on {card.device}",
+        f"vocabulary {card.vocabulary:,}, positions {card.positions or 'unlimited'}, layers: {kinds}",
+        *card.notes,
+        *(f"no {what}: {why}" for what, why in card.missing.items()),
+        *([f"weights {card.weights_digest}"] if card.weights_digest else []),
+    ]
+    return {
+        "summary": f"{name} · {layers} layers × {shown} heads · {_short(card.parameters)} param. · {card.device}",
+        "details": "\n".join(details),
+        "route": card.route,
+        "route_reason": card.route_reason,
+    }
+
+
+def _short(number: int) -> str:
+    for size, unit in ((10**9, "B"), (10**6, "M"), (10**3, "k")):
+        if number >= size:
+            return f"{number / size:.3g} {unit}"
+    return str(number)
+
+
+def duration(seconds: float) -> str:
+    """0.0034 -> "3 ms", 2.5 -> "2.5 s"."""
+    return f"{seconds * 1000:.0f} ms" if seconds < 1 else f"{seconds:.1f} s"
+
+
+def finding_value(finding: Finding) -> dict[str, Any]:
+    """What the line above a view says of a finding."""
+    return {
+        "run": finding.run,
+        "info": list(finding.result.info),
+        "warnings": list(finding.result.warnings),
+        "seconds": duration(finding.seconds),
+        "cached": finding.cached,
+        "provenance": finding.provenance,
+    }

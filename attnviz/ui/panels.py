@@ -1,0 +1,216 @@
+"""One panel per analysis: its controls, its view, and what happens when something of it changes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import gradio as gr
+
+from attnviz.errors import BadInput
+from attnviz.hooks import Analysis, Param, Renderer, to_jsonable
+from attnviz.session import SavableFinding, Session, TracedRun
+from attnviz.ui import controls, files, views
+from attnviz.ui.background import Job, error_notice, in_words, watched
+from attnviz.ui.components import pieces
+from attnviz.ui.describe import finding_value
+from attnviz.ui.place import Place
+from attnviz.ui.python_code import reproduce
+
+Updates = dict[Any, Any]
+"""component -> its new value or properties."""
+
+
+@dataclass
+class Panel:
+    """The components of one analysis.
+
+    controls   parameter name -> component, for those that do not follow the selection
+    places     renderer name -> component its view is shown in
+    """
+
+    analysis: Analysis
+    frame: gr.Column
+    notice: gr.HTML
+    bar: gr.HTML
+    settings: gr.Row
+    renderers: list[Renderer]
+    controls: dict[str, Any] = field(default_factory=dict)
+    places: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def outputs(self) -> list[Any]:
+        """Every component an answer may change."""
+        return [self.frame, self.notice, self.bar, self.settings, *self.places.values()]
+
+    def empty(self, notice: dict[str, Any] | None = None, settings: bool = True) -> Updates:
+        """Nothing is shown."""
+        empty = dict.fromkeys(self.places.values())
+        return {self.bar: None, self.notice: notice, self.settings: gr.Row(visible=settings), **empty}
+
+
+def build_panel(session: Session, analysis: Analysis, alone: bool, visible: bool) -> Panel:
+    """Lay out one analysis inside the open Blocks."""
+    renderers = views.on_screen(session.renderers(analysis.produces))
+    linked = [p for p in analysis.params if p.linked]
+    free = [p for p in analysis.params if not p.linked]
+    server = ServerFunctions(session)
+    with gr.Column(visible=visible, elem_classes="app-panel", elem_id=f"app-panel-{analysis.name}") as frame:
+        gr.Markdown(analysis.summary, elem_classes="app-summary", latex_delimiters=[])
+        with gr.Row(elem_classes="app-controls", visible=bool(analysis.params)) as settings:
+            if linked:
+                pieces.linked(analysis.name, linked)
+            made = {p.name: controls.control(p) for p in free}
+        notice = pieces.notice()
+        bar = pieces.view_bar(analysis.name, alone, [server.export_file, server.python_code])
+        places = {r.name: views.place_for(r, server.fetch_detail, i == 0) for i, r in enumerate(renderers)}
+    return Panel(analysis, frame, notice, bar, settings, renderers, made, places)
+
+
+def show(session: Session, panel: Panel, run_id: str, place: Place, values: Mapping[str, Any]) -> Iterator[Updates]:
+    """Bring a panel up to date with run, selection and controls; the previous result stays if that fails."""
+    analysis = panel.analysis
+    try:
+        if not run_id:
+            return
+        run = session.run(run_id)
+        if reason := session.check(analysis, run.model.card):
+            notice = {"kind": "info", "text": f"Not available for {run.model.name}. {reason}", "share": 0.0}
+            yield panel.empty(notice, settings=False)
+            return
+        renderer = _chosen(panel, place)
+        given = _given(analysis, values)
+        params = {**given, **place.linked(analysis)}
+        mark = _signature(panel, run_id, renderer, given, place)
+        if place.shown.get(analysis.name) == mark:
+            yield {panel.notice: None}
+            return
+
+        def work(job: Job) -> tuple[SavableFinding, Any]:
+            finding = session.analyze(run, analysis.name, params, job.report)
+            return finding, views.view_value(session.render(finding, renderer.name), finding)
+
+        steps = watched(work)
+        while True:
+            try:
+                yield {panel.notice: next(steps)}
+            except StopIteration as end:
+                finding, drawn = end.value
+                break
+        yield _drawn(session, panel, renderer, finding, drawn, given, mark)
+    except Exception as error:  # the boundary of the page: shown where it belongs, logged if it is a bug
+        yield {panel.notice: error_notice(error)}
+
+
+def _chosen(panel: Panel, place: Place) -> Renderer:
+    if not panel.renderers:
+        kind = panel.analysis.produces.__name__
+        raise BadInput(f"No renderer draws a {kind} on the screen. Add one as a plugin.")
+    wanted = place.views.get(panel.analysis.name)
+    return next((r for r in panel.renderers if r.name == wanted), panel.renderers[0])
+
+
+def _given(analysis: Analysis, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Values of the controls; an emptied one means the default."""
+    return {name: value for name, value in values.items() if value is not None and value != ""}
+
+
+def _signature(panel: Panel, run_id: str, renderer: Renderer, given: Mapping[str, Any], place: Place) -> str:
+    """What decides whether a panel is up to date. A script view follows the selection by itself."""
+    linked = place.linked(panel.analysis)
+    if _follows(renderer):
+        linked = {name: value for name, value in linked.items() if isinstance(value, str)}
+    text = json.dumps([run_id, renderer.name, to_jsonable(given), linked], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _follows(renderer: Renderer) -> bool:
+    return renderer.produces == "script" and renderer.detail is not None
+
+
+def _drawn(
+    session: Session,
+    panel: Panel,
+    renderer: Renderer,
+    finding: SavableFinding,
+    drawn: Any,
+    given: Mapping[str, Any],
+    mark: str,
+) -> Updates:
+    bar = {
+        **finding_value(finding),
+        **({"info": [], "warnings": []} if renderer.produces == "script" else {}),  # a script view says these itself
+        "given": to_jsonable(given),
+        "linked": {p.name: p.type for p in panel.analysis.params if p.linked},
+        "follows": _follows(renderer),
+        "renderer": renderer.name,
+        "views": [{"name": r.name, "title": r.title} for r in panel.renderers],
+        "suffixes": list(files.savers(session, type(finding.result))),
+        "signature": mark,
+    }
+    updates: Updates = {panel.notice: None, panel.bar: bar, panel.settings: gr.Row(visible=bool(panel.analysis.params))}
+    for name, component in panel.places.items():
+        chosen = name == renderer.name
+        updates[component] = _property(component, drawn, chosen)
+    return updates
+
+
+def _property(component: Any, drawn: Any, chosen: bool) -> Any:
+    return gr.update(value=drawn, visible=True) if chosen else gr.update(value=None, visible=False)
+
+
+# --------------------------------------------------------------------------------------------- asked by the page
+
+
+class ServerFunctions:
+    """What scripts in the page may ask. Arguments are untrusted; the run id is what gives access to a run."""
+
+    def __init__(self, session: Session) -> None:
+        self.session = session
+        self.fetch_detail = _answering(self._fetch_detail, "fetch_detail")
+        self.export_file = _answering(self._export_file, "export_file")
+        self.python_code = _answering(self._python_code, "python_code")
+
+    def _asked(self, request: Mapping[str, Any]) -> tuple[TracedRun, str, dict[str, Any]]:
+        run_id, analysis, params = request.get("run"), request.get("analysis"), request.get("params", {})
+        if not isinstance(run_id, str) or not isinstance(analysis, str) or not isinstance(params, Mapping):
+            raise BadInput("Expected run, analysis and params.")
+        return self.session.run(run_id), analysis, {str(k): v for k, v in params.items()}
+
+    def _fetch_detail(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        run, analysis, params = self._asked(request)
+        finding = self.session.analyze(run, analysis, params)
+        wanted = request.get("renderer")
+        for renderer in self.session.renderers(type(finding.result)):
+            if renderer.name == wanted and renderer.detail is not None:
+                return {"detail": to_jsonable(renderer.detail(finding))}
+        raise BadInput(f"There is no renderer {wanted!r} that gives details of {analysis}.")
+
+    def _export_file(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        run, analysis, params = self._asked(request)
+        finding = self.session.analyze(run, analysis, params)
+        return files.as_file(self.session, finding, str(request.get("suffix")))
+
+    def _python_code(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        run, name, params = self._asked(request)
+        analysis = self.session.analysis(name)
+        resolved = self.session.resolve(analysis, run, params)
+        return {"text": reproduce(run, self.session.registry, name, resolved)}
+
+
+def _answering(function: Any, name: str) -> Any:
+    """The function under a name of its own, with errors as {"error": message}."""
+
+    def answer(request: dict[str, Any]) -> dict[str, Any]:
+        try:
+            if not isinstance(request, Mapping):
+                raise BadInput("Expected one object.")
+            return dict(function(request))
+        except Exception as error:  # the boundary of the page
+            return {"error": in_words(error)}
+
+    answer.__name__ = name
+    return answer

@@ -1,0 +1,56 @@
+"""Every analysis as an API endpoint of its own name; the answer is the JSON of the command line."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import gradio as gr
+
+from attnviz.hooks import Analysis
+from attnviz.session import Session
+from attnviz.ui.background import in_words
+from attnviz.ui.first_run import default_entry
+from attnviz.ui.plugins_tab import plugins_json
+
+
+def publish(session: Session) -> None:
+    """Add the endpoints to the open Blocks: one per analysis, `plugins` and `models`."""
+    for analysis in session.registry.analyses.values():
+        gr.api(_endpoint(session, analysis), api_name=analysis.name, api_description=_description(analysis))
+
+    def plugins() -> dict[str, Any]:
+        """What is registered, and what failed."""
+        return plugins_json(session)
+
+    def models() -> dict[str, Any]:
+        """The model menu."""
+        fields = ("name", "title", "source", "size", "licence", "note", "backend", "default")
+        entries = session.registry.models.values()
+        return {"models": [{f: getattr(e, f) for f in fields} for e in entries]}
+
+    gr.api(plugins, api_name="plugins")
+    gr.api(models, api_name="models")
+
+
+def _endpoint(session: Session, analysis: Analysis) -> Callable[..., Any]:
+    entry = default_entry(session.registry)
+    name = entry.name if entry else ""
+
+    def endpoint(text: str, model: str = name, params: dict[str, Any] | None = None) -> dict[str, Any]:
+        try:
+            run = session.load(model or name).trace(text)
+            finding = session.analyze(run, analysis.name, params or {})
+            return dict(json.loads(finding.to_json()))
+        except Exception as error:  # the boundary of the API: a failure is a failure, in words
+            raise gr.Error(in_words(error), print_exception=False) from None
+
+    return endpoint
+
+
+def _description(analysis: Analysis) -> str:
+    given = "; ".join(
+        f"{p.name} ({p.type}, default {p.default!r}{', ' + '|'.join(p.choices) if p.choices else ''})" for p in analysis.params
+    )
+    return f"{analysis.title}: {analysis.summary} Parameters: {given or 'none'}."

@@ -1,0 +1,50 @@
+"""The Python that reproduces what is on the screen."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from attnviz.registry import Registry
+from attnviz.session import TracedRun
+from attnviz.ui.describe import prompt_of
+
+
+def reproduce(run: TracedRun, registry: Registry, analysis: str, params: Mapping[str, Any]) -> str:
+    """Code that loads the model, makes the run and analyses it.
+
+    Args:
+        params: all parameters, resolved.
+    """
+    settings = "".join(f", {name}={value!r}" for name, value in params.items())
+    return "\n".join(
+        (
+            "import attnviz",
+            "",
+            f"model = attnviz.load({_load(run, registry)})",
+            f"run = {_run(run)}",
+            f"finding = run.analyze({analysis!r}{settings})",
+            "print(finding.to_json())",
+        )
+    )
+
+
+def _load(run: TracedRun, registry: Registry) -> str:
+    spec = run.run.spec
+    listed = run.run.model in registry.models
+    options = {"revision": spec.revision, "dtype": spec.dtype, "device": spec.device}
+    if len(registry.backends) > 1:
+        options["backend"] = spec.backend
+    given = "".join(f", {k}={v!r}" for k, v in options.items() if v not in (None, "auto"))
+    return f"{(run.run.model if listed else spec.source)!r}{given}"
+
+
+def _run(run: TracedRun) -> str:
+    prompt, sampling = prompt_of(run.run), run.run.sampling
+    if sampling is None:
+        return f"model.trace({prompt!r})"
+    options = {"max_new_tokens": sampling.max_new_tokens, "temperature": sampling.temperature}
+    if sampling.temperature > 0:
+        options["seed"] = sampling.seed  # type: ignore[assignment]
+    given = "".join(f", {k}={v!r}" for k, v in options.items())
+    return f"model.generate({prompt!r}{given})"
