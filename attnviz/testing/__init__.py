@@ -11,7 +11,7 @@ project and are meant for yours:
 """
 
 from attnviz.testing.analyses import check_analysis
-from attnviz.testing.captures import attention, brute_force, capture, random_trace, thumbnail, visibility
+from attnviz.testing.captures import attention, brute_force, capture, capture_map, random_trace, thumbnail, visibility
 from attnviz.testing.fake import FakeModel, fake_backend
 from attnviz.testing.formats import check_format
 from attnviz.testing.models import check_backend, check_model
@@ -27,6 +27,7 @@ __all__ = [
     "attention",
     "brute_force",
     "capture",
+    "capture_map",
     "check_analysis",
     "check_backend",
     "check_format",

@@ -146,6 +146,29 @@ def capture(
     )
 
 
+def capture_map(weights: Floats, *, causal: bool = True, visible: Bools | None = None, edge: int = 64) -> LayerCapture:
+    """A LayerCapture of maps [H, Q, K] that are given as they are, with statistics by brute force."""
+    seen = visibility(*weights.shape[1:], causal=causal)
+    if visible is not None:
+        seen &= visible
+    found = brute_force(weights, seen)
+    return LayerCapture(
+        q=None,
+        k=None,
+        scale=1.0,
+        causal=causal,
+        entropy=found.entropy.astype(np.float32),
+        row_max=found.row_max.astype(np.float32),
+        distance=found.distance.astype(np.float32),
+        column_sum=found.column_sum.astype(np.float32),
+        allowed=found.allowed,
+        seen_by=found.seen_by,
+        thumbnail=thumbnail(weights, edge),
+        visible=visible,
+        weights=weights.astype(np.float32),
+    )
+
+
 def random_trace(
     tokens: int,
     *,

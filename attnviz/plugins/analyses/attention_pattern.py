@@ -78,9 +78,6 @@ def _mean_pattern(trace: Trace, chosen: Sequence[Head], left_out: tuple[int, ...
         pattern = trace.attention(layer, head)
         if left_out:
             pattern = without_sinks(pattern, left_out)
-        if total is not None and total.shape != pattern.shape:
-            shapes = f"{list(total.shape)} and {list(pattern.shape)}"
-            raise BadInput(f"No mean over layers of different shapes ({shapes}). Choose one layer.")
         total = pattern if total is None else total + pattern
     assert total is not None  # every view has at least one head
     mean: NDArray[np.float32] = total / np.float32(len(chosen))

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from attnviz.hooks import BadInput, Bools, LayerCapture, Tokens, Trace
+from attnviz.hooks import BadInput, Bools, LayerCapture, ShapeError, Tokens, Trace
 from attnviz.plugins.analyses.received import received
 
 MULTIPLE = 4.0
@@ -49,11 +49,16 @@ def find_sinks(trace: Trace, tokens: Tokens) -> Sinks:
 
     Raises:
         BadInput: no layer has attention.
+        ShapeError: a layer attends over something other than the tokens of the run.
     """
     captures = [layer for layer in trace.layers if layer is not None]
     if not captures:
         reasons = "; ".join(dict.fromkeys(trace.missing.values()))
         raise BadInput(f"No layer of this model has attention: {reasons or 'it has no layers.'}")
+    for index, capture in enumerate(trace.layers):
+        if capture is not None and {len(capture.allowed), len(capture.seen_by)} != {len(tokens)}:
+            shape = [len(capture.allowed), len(capture.seen_by)]
+            raise ShapeError(f"Attention of layer {index}", f"{[len(tokens)] * 2}, the tokens of the run", shape)
     return Sinks(detected=_detected(captures), listed=_listed(captures, tokens))
 
 
