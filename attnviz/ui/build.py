@@ -13,7 +13,8 @@ from attnviz.errors import UnknownName
 from attnviz.hooks import Analysis
 from attnviz.session import Session, TracedRun
 from attnviz.ui import sidebar as left
-from attnviz.ui.background import error_notice, watched
+from attnviz.ui import wish as wishes
+from attnviz.ui.background import Job, error_notice, watched
 from attnviz.ui.components.part import source
 from attnviz.ui.components.pieces import examples_value, status_line, token_strip
 from attnviz.ui.controls import changes
@@ -46,6 +47,7 @@ class Page:
     """Everything on the page that events read or change."""
 
     session: Session
+    finished: wishes.Finished
     run: gr.State
     place: gr.JSON
     side: left.Sidebar
@@ -59,10 +61,10 @@ class Page:
         return [panel for group in self.groups.values() for panel in group.panels.values()]
 
 
-def build_app(session: Session) -> gr.Blocks:
-    """The app over one session. Nothing is loaded or computed here."""
+def build_app(session: Session, finished: wishes.Finished | None = None) -> gr.Blocks:
+    """The app over one session; `finished` holds runs that are ready. Nothing is loaded or computed here."""
     with gr.Blocks(title="attnviz", analytics_enabled=False, fill_width=True) as app:
-        page = _lay_out(session)
+        page = _lay_out(session, finished or wishes.Finished(session))
         _wire(app, page)
         publish(session)
     app.queue(default_concurrency_limit=8)
@@ -72,7 +74,7 @@ def build_app(session: Session) -> gr.Blocks:
 # --------------------------------------------------------------------------------------------- layout
 
 
-def _lay_out(session: Session) -> Page:
+def _lay_out(session: Session, finished: wishes.Finished) -> Page:
     run, place = gr.State(""), gr.JSON(visible=False)
     with gr.Row(elem_id="app-page"):
         with gr.Column(elem_id="app-side", scale=0, min_width=300):
@@ -83,7 +85,7 @@ def _lay_out(session: Session) -> Page:
                 groups = {title: _group(session, title, found) for title, found in session.registry.groups().items()}
                 build_plugins_tab(session)
             status_line()
-    return Page(session, run, place, side, strip, tabs, groups)
+    return Page(session, finished, run, place, side, strip, tabs, groups)
 
 
 def _group(session: Session, title: str, analyses: Sequence[Analysis]) -> Group:
@@ -127,16 +129,14 @@ def _wire(app: gr.Blocks, page: Page) -> None:
     )
     opened = [event for group in page.groups.values() for event in _wire_group(page, group)]
     side.cancel.click(
-        lambda: [{"kind": "info", "text": "Cancelled. What was there stays.", "share": 0.0}, *[None for _ in page.panels]],
+        lambda: [_info("Cancelled. What was there stays."), *[None for _ in page.panels]],
         None,
         [side.notice, *(panel.notice for panel in page.panels)],
         cancels=[first, started, picked, *opened],
         **PRIVATE,
     )
     side.clear.click(lambda: _cleared(page), None, everything, **PRIVATE)
-    side.model.input(
-        lambda name: _model_chosen(page.session, name), side.model, [side.own, side.examples], **PRIVATE
-    )
+    side.model.input(lambda name: _model_chosen(page.session, name), side.model, [side.own, side.examples], **PRIVATE)
 
 
 def _wire_group(page: Page, group: Group) -> list[Any]:
@@ -155,7 +155,11 @@ def _wire_group(page: Page, group: Group) -> list[Any]:
     events = [group.tab.select]
     if group.menu is not None:
         events.append(group.menu.input)
-    common = {"inputs": [page.run, page.place, *controls], "outputs": outputs, "js": _gather(f"window.attnviz.place({title})")}
+    common: dict[str, Any] = {
+        "inputs": [page.run, page.place, *controls],
+        "outputs": outputs,
+        "js": _gather(f"window.attnviz.place({title})"),
+    }
     made = [gr.on(events, _with_place(page, controls, refresh), **common, **PRIVATE)]
     for panel in panels:
         handler = _with_place(page, controls, refresh)
@@ -188,11 +192,11 @@ def _inputs(page: Page) -> list[Any]:
 
 
 def _outputs(page: Page) -> list[Any]:
-    side = page.side
     menus = [group.menu for group in page.groups.values() if group.menu is not None]
-    column = [side.notice, side.model, side.own, side.prompt, side.category, side.answer, side.length, side.temperature]
     panels = [component for panel in page.panels for component in panel.outputs]
-    return [page.run, page.strip, page.tabs, *column, side.seed, side.examples, *menus, *panels]
+    side = page.side
+    column = [side.notice, *(c for c in side.asked if c not in (side.backend, side.device)), side.examples]
+    return [page.run, page.strip, page.tabs, *column, *menus, *panels]
 
 
 def _values(panel: Panel, values: Mapping[Any, Any]) -> dict[str, Any]:
@@ -209,25 +213,25 @@ def open_first(page: Page, place: Place, values: Mapping[Any, Any]) -> Iterator[
         if not registry.models and "model" not in place.url:
             yield {side.notice: _info("No model is on the menu. Choose one and press Run.")}
             return
-        wish = left.wish_of_address(place.url, registry)
+        wish = wishes.wish_of_address(place.url, registry)
         if place.url:
             yield _column(page, wish)
-        if not left.may_load(wish, page.loaded):
+        if not wishes.may_load(wish, page.loaded):
             text = f"The address asks for the model {wish.source!r}, which is not on the menu. Press Run to load it."
             yield {side.notice: _info(text)}
             return
         place, tabs = _opened(page, place)
         if tabs:
             yield tabs
-        yield from _run(page, wish, place, values)
+        yield from _run(page, wish, page.finished.make, place, values)
     except Exception as error:  # the boundary of the page
         yield {side.notice: error_notice(error)}
 
 
 def start(page: Page, place: Place, values: Mapping[Any, Any]) -> Iterator[Updates]:
     """Run was pressed."""
-    wish = left.Wish(*(values[component] for component in page.side.asked))
-    yield from _run(page, wish, place, values)
+    wish = wishes.asked(*(values[component] for component in page.side.asked))
+    yield from _run(page, wish, lambda wish, job: wishes.make_run(page.session, wish, job), place, values)
     page.loaded.add(wish.source)
 
 
@@ -250,11 +254,17 @@ def _opened(page: Page, place: Place) -> tuple[Place, Updates]:
     return Place(tab=title, url=place.url, views=views), updates
 
 
-def _run(page: Page, wish: left.Wish, place: Place, values: Mapping[Any, Any]) -> Iterator[Updates]:
+def _run(
+    page: Page,
+    wish: wishes.Wish,
+    make: Callable[[wishes.Wish, Job], TracedRun],
+    place: Place,
+    values: Mapping[Any, Any],
+) -> Iterator[Updates]:
     """Make the run, show it in the strip, and bring the open tab up to date. On failure what was there stays."""
     side = page.side
     try:
-        steps = watched(lambda job: left.make_run(page.session, wish, job))
+        steps = watched(lambda job: make(wish, job))
         while True:
             try:
                 yield {side.notice: next(steps)}
@@ -267,7 +277,7 @@ def _run(page: Page, wish: left.Wish, place: Place, values: Mapping[Any, Any]) -
             selection = address_selection(place.url, heads, len(run.tokens))
         except Exception as error:
             notice = error_notice(error)
-        value = run_value(run, left.address_of(wish, run), selection)
+        value = run_value(run, wishes.address_of(wish, run), selection)
         others = {k: v for panel in page.panels for k, v in panel.empty().items()}
         group = page.groups.get(place.tab) or next(iter(page.groups.values()), None)
         panel = group.open_panel(_menu_of(group, place, values)) if group else None
@@ -303,15 +313,16 @@ def _fits(value: int | None, count: int) -> int | None:
     return value if value is not None and value < count else None
 
 
-def _column(page: Page, wish: left.Wish) -> Updates:
+def _column(page: Page, wish: wishes.Wish) -> Updates:
     """The left column as an address has it."""
     side, registry = page.side, page.session.registry
     entry = registry.models.get(wish.model)
     return {
         side.model: wish.model,
-        side.own: gr.Textbox(value=wish.own, visible=wish.model == left.OWN),
+        side.own: gr.Textbox(value=wish.own, visible=wish.model == wishes.OWN),
         side.prompt: wish.prompt,
         side.category: wish.category,
+        side.format: wish.format,
         side.answer: wish.answer,
         side.length: wish.length,
         side.temperature: wish.temperature,
@@ -327,7 +338,7 @@ def _cleared(page: Page) -> Updates:
 
 def _model_chosen(session: Session, name: str) -> tuple[Any, Any]:
     entry = session.registry.models.get(name)
-    return gr.Textbox(visible=name == left.OWN), examples_value(entry.examples if entry else ())
+    return gr.Textbox(visible=name == wishes.OWN), examples_value(entry.examples if entry else ())
 
 
 def _example(event: gr.EventData) -> tuple[str, str]:

@@ -32,7 +32,9 @@ def control(param: Param) -> gr.components.Component:
 def _number(param: Param, common: dict[str, Any]) -> gr.components.Component:
     low, high = param.minimum, param.maximum
     whole = param.type == "int"
-    if low is not None and high is not None and param.default is not None and high - low <= SLIDER_STEPS:
+    if param.default is None:  # gr.Number turns an empty field into 0
+        return gr.Textbox(max_lines=1, placeholder="auto", **common)
+    if low is not None and high is not None and high - low <= SLIDER_STEPS:
         return gr.Slider(minimum=low, maximum=high, step=1 if whole else (high - low) / 100, **common)
     return gr.Number(precision=0 if whole else None, minimum=low, maximum=high, **common)
 

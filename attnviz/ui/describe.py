@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from attnviz.hooks import Finding, ModelCard, Run
-from attnviz.session import TracedRun
+from attnviz.session import ROLES, TracedRun
 
 
 def prompt_of(run: Run) -> str:
@@ -14,6 +14,14 @@ def prompt_of(run: Run) -> str:
     if run.generated_from is None:
         return run.text
     return run.text[: max(run.tokens.offsets[: run.generated_from, 1].tolist(), default=0)]
+
+
+def messages_of(run: Run) -> list[dict[str, str]]:
+    """The conversation of a run, from the tokens of its messages; [] if it was a plain text."""
+    stop, tokens = run.generated_from or len(run.tokens), run.tokens
+    said = [s for s in tokens.segments if s.role in ROLES and s.start < s.stop <= stop]
+    spans = [(s.role, tokens.offsets[s.start : s.stop]) for s in said]
+    return [{"role": role, "content": run.text[max(span[0, 0], 0) : span[:, 1].max()]} for role, span in spans]
 
 
 def heads_of(card: ModelCard) -> list[int]:

@@ -10,6 +10,7 @@ from typing import Any
 from attnviz.errors import BadInput
 from attnviz.session import Session
 from attnviz.ui.first_run import make_ready
+from attnviz.ui.wish import Finished
 
 PORT = 7860
 
@@ -27,10 +28,11 @@ def launch_app(session: Session, *, host: str | None = None, port: int | None = 
     host, port = host or default_host(), default_port() if port is None else port
     check_free(host, port)
     prepare()
-    threading.Thread(target=make_ready, args=(session,), daemon=True).start()
+    finished = Finished(session)
+    threading.Thread(target=make_ready, args=(finished,), daemon=True).start()
     from attnviz.ui.build import build_app
 
-    app = build_app(session)
+    app = build_app(session, finished)
     app.launch(server_name=host, server_port=port, quiet=quiet, **launch_options())
 
 

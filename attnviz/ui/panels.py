@@ -11,7 +11,7 @@ from typing import Any
 import gradio as gr
 
 from attnviz.errors import BadInput
-from attnviz.hooks import Analysis, Param, Renderer, to_jsonable
+from attnviz.hooks import Analysis, Renderer, to_jsonable
 from attnviz.session import SavableFinding, Session, TracedRun
 from attnviz.ui import controls, files, views
 from attnviz.ui.background import Job, error_notice, in_words, watched

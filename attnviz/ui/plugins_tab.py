@@ -26,11 +26,20 @@ def mean_distance(request):
 
 @hookimpl
 def attnviz_analyses():
-    return [Analysis(name="mean_distance", title="Mean distance", group="Heads", summary="How far each head looks back.",
-                     run=mean_distance, produces=HeadScores)]
+    return [
+        Analysis(
+            name="mean_distance",
+            title="Mean distance",
+            group="Heads",
+            summary="How far back each head looks.",
+            run=mean_distance,
+            produces=HeadScores,
+        )
+    ]
 ```
 
-It gets a tab entry, controls, pictures, exports, a command and an API endpoint. `attnviz check FILE` says what is wrong with one.
+It gets a tab entry, controls, pictures, exports, a command and an API endpoint. `attnviz check FILE` says what is wrong
+with one.
 """
 
 
@@ -39,7 +48,8 @@ def registered(registry: Registry) -> dict[str, Any]:
     rows = []
     for plugin in registry.plugins:
         for kind, name in plugin.provides:
-            title = getattr(getattr(registry, kind)[name], "title", "") or getattr(getattr(registry, kind)[name], "summary", "")
+            what = getattr(registry, kind)[name]
+            title = getattr(what, "title", "") or getattr(what, "summary", "")
             rows.append([kind, name, title, plugin.origin, plugin.version, plugin.source])
     return {"columns": ["Kind", "Name", "What", "Origin", "Version", "Source"], "rows": rows}
 

@@ -8,11 +8,11 @@ from typing import Any
 
 import gradio as gr
 
-from attnviz.hooks import Analysis
+from attnviz.hooks import Analysis, Param
 from attnviz.session import Session
 from attnviz.ui.background import in_words
-from attnviz.ui.first_run import default_entry
 from attnviz.ui.plugins_tab import plugins_json
+from attnviz.ui.wish import default_entry
 
 
 def publish(session: Session) -> None:
@@ -50,7 +50,10 @@ def _endpoint(session: Session, analysis: Analysis) -> Callable[..., Any]:
 
 
 def _description(analysis: Analysis) -> str:
-    given = "; ".join(
-        f"{p.name} ({p.type}, default {p.default!r}{', ' + '|'.join(p.choices) if p.choices else ''})" for p in analysis.params
-    )
+    given = "; ".join(_param(param) for param in analysis.params)
     return f"{analysis.title}: {analysis.summary} Parameters: {given or 'none'}."
+
+
+def _param(param: Param) -> str:
+    words = f", {'|'.join(param.choices)}" if param.choices else ""
+    return f"{param.name} ({param.type}, default {param.default!r}{words})"

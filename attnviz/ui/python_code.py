@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from attnviz.hooks import Run
 from attnviz.registry import Registry
 from attnviz.session import TracedRun
-from attnviz.ui.describe import prompt_of
+from attnviz.ui.describe import messages_of, prompt_of
 
 
 def reproduce(run: TracedRun, registry: Registry, analysis: str, params: Mapping[str, Any]) -> str:
@@ -40,11 +41,17 @@ def _load(run: TracedRun, registry: Registry) -> str:
 
 
 def _run(run: TracedRun) -> str:
-    prompt, sampling = prompt_of(run.run), run.run.sampling
+    prompt, sampling = _prompt(run.run), run.run.sampling
     if sampling is None:
-        return f"model.trace({prompt!r})"
-    options = {"max_new_tokens": sampling.max_new_tokens, "temperature": sampling.temperature}
+        return f"model.trace({prompt})"
+    options: dict[str, Any] = {"max_new_tokens": sampling.max_new_tokens, "temperature": sampling.temperature}
     if sampling.temperature > 0:
-        options["seed"] = sampling.seed  # type: ignore[assignment]
+        options["seed"] = sampling.seed
     given = "".join(f", {k}={v!r}" for k, v in options.items())
-    return f"model.generate({prompt!r}{given})"
+    return f"model.generate({prompt}{given})"
+
+
+def _prompt(run: Run) -> str:
+    """The prompt as an argument: a text, or the messages of a conversation."""
+    messages = messages_of(run)
+    return f"messages={messages!r}" if messages else repr(prompt_of(run))

@@ -1,9 +1,9 @@
 """What every piece of the page shares: a static template, a script beside this module, and a value as data.
 
 Gradio evaluates `${…}` and `{{…}}` in templates, also where they come from data. So no template here holds data: the
-DOM is built by the script with `textContent`. The pieces are functions, not subclasses of gr.HTML, because gradio writes
-a .pyi file beside the source of every subclass when it is imported. What never changes enters as `constants`, not as
-properties: an update that changes nothing empties the properties of a component that is not mounted yet.
+DOM is built by the script with `textContent`. The pieces are functions, not subclasses of gr.HTML, because gradio
+writes a .pyi file beside the source of every subclass when it is imported. What never changes enters as `constants`,
+not as properties: an update that changes nothing empties the properties of a component that is not mounted yet.
 """
 
 from __future__ import annotations

@@ -1,0 +1,231 @@
+"""What somebody asks for (model, prompt, answer), from the left column or from an address; and the run it becomes."""
+
+from __future__ import annotations
+
+import secrets
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from cachetools import LRUCache
+
+from attnviz.errors import BadInput, UnknownName
+from attnviz.hooks import ModelEntry
+from attnviz.registry import Registry
+from attnviz.session import LoadedModel, Session, TracedRun
+from attnviz.ui.background import Job
+
+OWN = "own"
+"""Value of the menu's last line: a model that is not on the menu."""
+FORMATS = ("auto", "text", "chat")
+"""How a prompt is read: auto = as a chat message where the model has a chat template, else as plain text."""
+LONGEST_ADDRESS = 6000
+"""Characters of a prompt that still goes into the address."""
+NEW_TOKENS = 40
+FINISHED_KEPT = 64
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What the left column asks for."""
+
+    model: str
+    own: str
+    prompt: str
+    answer: bool
+    length: float | None
+    temperature: float | None
+    seed: float | None
+    backend: str
+    device: str
+    category: str
+    format: str = "auto"
+
+    @property
+    def source(self) -> str:
+        """Menu name, hub id or folder."""
+        return (self.own or "").strip() if self.model == OWN else self.model or ""
+
+
+def asked(
+    model: str | None,
+    own: str | None,
+    prompt: str | None,
+    answer: bool,
+    length: float | None,
+    temperature: float | None,
+    seed: float | None,
+    backend: str | None,
+    device: str | None,
+    category: str | None,
+    form: str | None,
+) -> Wish:
+    """The wish of the left column; an emptied field counts as empty text."""
+    texts = (backend or "auto", device or "auto", category or "", form or "auto")
+    return Wish(model or "", own or "", prompt or "", bool(answer), length, temperature, seed, *texts)
+
+
+def default_entry(registry: Registry) -> ModelEntry | None:
+    """The model of the first screen: the menu's default, else its first."""
+    entries = list(registry.models.values())
+    return next((e for e in entries if e.default), entries[0] if entries else None)
+
+
+def default_prompt(entry: ModelEntry | None) -> str:
+    """The prompt of the first screen."""
+    return entry.examples[0][1] if entry and entry.examples else "The cat sat on the mat."
+
+
+def first_wish(registry: Registry) -> Wish | None:
+    """What the first screen asks for; None where no model is on the menu."""
+    return wish_of_address({}, registry) if default_entry(registry) else None
+
+
+class Finished:
+    """Runs made of an address, so that a reload or a link finds them again. Only what is repeatable is kept."""
+
+    def __init__(self, session: Session) -> None:
+        self.session = session
+        self._ids: LRUCache[Wish, str] = LRUCache(FINISHED_KEPT)
+        self._lock = threading.Lock()
+
+    def find(self, wish: Wish) -> TracedRun | None:
+        """The run of this wish if it is still in memory."""
+        with self._lock:
+            run_id = self._ids.get(wish)
+        try:
+            return self.session.run(run_id) if run_id else None
+        except BadInput:
+            return None
+
+    def make(self, wish: Wish, job: Job) -> TracedRun:
+        """The run of this wish: the one in memory, else a new one."""
+        run = self.find(wish) or make_run(self.session, wish, job)
+        if not (run.run.sampling and run.run.sampling.temperature > 0 and wish.seed is None):
+            with self._lock:
+                self._ids[wish] = run.id
+        return run
+
+
+def make_run(session: Session, wish: Wish, job: Job) -> TracedRun:
+    """Load the model, read the prompt, generate the answer if one is wanted, and do the forward pass.
+
+    Raises:
+        AttnvizError: what is asked for cannot be done, and why.
+    """
+    job.report(0.05, f"Loading {wish.source or 'the model'}")
+    model = load(session, wish)
+    prompt = _prompt(model, wish)
+    run = _answered(session, model, wish, prompt, job) if wish.answer else model.trace(**prompt, category=wish.category)
+    if "attention" in model.card.capabilities:
+        job.report(0.9, "Reading the attention")
+        session.trace(run.run)
+    return run
+
+
+def _prompt(model: LoadedModel, wish: Wish) -> dict[str, Any]:
+    """The prompt as `trace` and `generate` take it."""
+    if wish.format not in FORMATS:
+        raise UnknownName("format of the prompt", wish.format, FORMATS)
+    chat = {"messages": [{"role": "user", "content": wish.prompt}]}
+    if wish.format == "chat" or (wish.format == "auto" and wish.prompt.strip() and takes_messages(model)):
+        return chat
+    return {"text": wish.prompt}
+
+
+def takes_messages(model: LoadedModel) -> bool:
+    """Whether the model has a way to read a conversation."""
+    try:
+        model.tokenize(messages=[{"role": "user", "content": "Hello"}])
+    except BadInput:
+        return False
+    return True
+
+
+def load(session: Session, wish: Wish) -> LoadedModel:
+    """The model that is asked for. Raises BadInput if none is named."""
+    if not wish.source:
+        raise BadInput("No model given: type a hub id (such as gpt2) or a folder, or pick one of the menu.")
+    return session.load(wish.source, backend=wish.backend or "auto", device=wish.device or "auto")
+
+
+def _answered(session: Session, model: LoadedModel, wish: Wish, prompt: Mapping[str, Any], job: Job) -> TracedRun:
+    if wish.length is None:
+        raise BadInput("New tokens: expected a whole number, got nothing.")
+    length, temperature = int(wish.length), float(wish.temperature or 0.0)
+    seed = None if wish.seed is None else int(wish.seed)
+    if temperature > 0 and seed is None:
+        seed = secrets.randbelow(2**31)  # so that the answer can be made again
+    label, said = session.model(model.spec).label, []
+
+    def heard(token: int) -> None:
+        said.append(label(token))
+        job.report(0.1 + 0.8 * len(said) / length, f"{len(said)} of {length} tokens: {''.join(said)[-120:]}")
+
+    job.report(0.1, f"Generating up to {length} tokens")
+    return model.generate(
+        **prompt,
+        max_new_tokens=length,
+        temperature=temperature,
+        seed=seed,
+        category=wish.category,
+        on_token=heard,
+        cancelled=job.cancelled.is_set,
+    )
+
+
+def address_of(wish: Wish, run: TracedRun) -> dict[str, str]:
+    """What the address must say for a link to open this run again; a very long prompt is left out."""
+    said = {"model": wish.source, "category": run.run.category, "format": "" if wish.format == "auto" else wish.format}
+    if len(wish.prompt) <= LONGEST_ADDRESS:
+        said["prompt"] = wish.prompt
+    sampling = run.run.sampling
+    said["answer"] = str(sampling.max_new_tokens) if sampling else "0"
+    if sampling is not None and sampling.temperature > 0:
+        said |= {"temperature": f"{sampling.temperature:g}", "seed": str(sampling.seed)}
+    return {key: value for key, value in said.items() if value}
+
+
+def wish_of_address(url: Mapping[str, str], registry: Registry) -> Wish:
+    """What an address asks for; what it leaves out is as on the first screen.
+
+    Raises:
+        BadInput: numbers that are none.
+    """
+    entry = default_entry(registry)
+    source = url.get("model", entry.name if entry else "")
+    listed = source in registry.models
+    prompt = url.get("prompt") or default_prompt(registry.models.get(source) or entry)
+    answer = _number(url, "answer")  # absent: as on the first screen; 0: none
+    return Wish(
+        model=source if listed else OWN,
+        own="" if listed else source,
+        prompt=prompt,
+        answer=answer is None or answer > 0,
+        length=answer or NEW_TOKENS,
+        temperature=_number(url, "temperature") or 0.0,
+        seed=_number(url, "seed"),
+        backend="auto",
+        device="auto",
+        category=url.get("category", "")[:200],
+        format=url.get("format", "auto"),
+    )
+
+
+def may_load(wish: Wish, known: set[str]) -> bool:
+    """Whether a link may load this model without the user pressing Run.
+
+    A link alone never makes the server load a model that is neither on the menu nor in `known`, the sources that were
+    loaded here on purpose.
+    """
+    return wish.model != OWN or wish.source in known
+
+
+def _number(url: Mapping[str, str], name: str) -> float | None:
+    if name not in url:
+        return None
+    try:
+        return float(url[name][:20])
+    except ValueError:
+        raise BadInput(f"The address gives {name} as {url[name][:40]!r}; expected a number.") from None
