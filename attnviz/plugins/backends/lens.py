@@ -91,7 +91,7 @@ class _Columns:
         self.ids = np.empty((sites, positions, kept), np.int64)
         self.logprobs = np.empty((sites, positions, kept), np.float32)
         names = ("entropy", "kl_model_lens", "kl_lens_model", "jensen_shannon", "total_variation", "target_logprob")
-        self.floats: dict[str, Floats] = {name: np.empty((sites, positions), np.float32) for name in names}
+        self.floats: dict[str, Floats] = {name: np.zeros((sites, positions), np.float32) for name in names}
         self.ranks = np.empty((sites, positions), np.int64)
         self.max_abs_diff = 0.0
         self.kl = 0.0
@@ -109,22 +109,16 @@ class _Columns:
         raw[-1] = model
         self._follow(chunk, raw, targets)
         for site, logits in enumerate(raw):
-            logprobs = reference if site == len(raw) - 1 else torch.log_softmax(logits, dim=-1)
-            probabilities = logprobs.exp()
+            logprobs = torch.log_softmax(logits, dim=-1)
             top = logprobs.topk(self.ids.shape[2], dim=-1)
             self.ids[site, chunk] = top.indices.cpu().numpy()
             self.logprobs[site, chunk] = top.values.cpu().numpy()
-            middle = torch.logaddexp(logprobs, reference).sub_(nats)
-            apart = reference - logprobs
-            forward = (own * apart).sum(-1)
             values = {
-                "entropy": -(probabilities * logprobs).sum(-1) / nats,
-                "kl_model_lens": forward.clamp_min(0) / nats,
-                "kl_lens_model": (-(probabilities * apart).sum(-1)).clamp_min(0) / nats,
-                "jensen_shannon": _jensen_shannon(own, reference, probabilities, logprobs, middle) / nats,
-                "total_variation": (own - probabilities).abs().sum(-1) / 2,
+                "entropy": -(logprobs.exp() * logprobs).sum(-1) / nats,
                 "target_logprob": _at(logprobs, targets),
             }
+            if site < len(raw) - 1:  # the model's divergence from itself stays exactly 0
+                values |= _divergences(own, reference, logprobs)
             for name, value in values.items():
                 self.floats[name][site, chunk] = value.cpu().numpy()
 
@@ -172,11 +166,23 @@ class _Columns:
         )
 
 
-def _jensen_shannon(
-    own: torch.Tensor, reference: torch.Tensor, other: torch.Tensor, logprobs: torch.Tensor, middle: torch.Tensor
-) -> torch.Tensor:
-    """½ KL(p‖m) + ½ KL(q‖m), m = (p + q) / 2, in nats; `middle` = log m."""
-    return ((own * (reference - middle)).sum(-1) + (other * (logprobs - middle)).sum(-1)).clamp_min(0) / 2
+def _divergences(own: torch.Tensor, reference: torch.Tensor, logprobs: torch.Tensor) -> dict[str, torch.Tensor]:
+    """[p] each, of the model's distribution `own` = exp(reference) [p, V] and the lens's exp(logprobs), in bits.
+
+    Jensen-Shannon: ½ KL(p‖m) + ½ KL(q‖m) with m = (p + q) / 2 (Lin 1991). Total variation: ½ Σ|p − q|, 0..1.
+    """
+    import torch
+
+    nats = math.log(2)
+    other, apart = logprobs.exp(), reference - logprobs
+    middle = torch.logaddexp(logprobs, reference).sub_(nats)
+    shannon = (own * (reference - middle)).sum(-1) + (other * (logprobs - middle)).sum(-1)
+    return {
+        "kl_model_lens": (own * apart).sum(-1).clamp_min(0) / nats,
+        "kl_lens_model": -(other * apart).sum(-1).clamp_max(0) / nats,
+        "jensen_shannon": shannon.clamp_min(0) / 2 / nats,
+        "total_variation": (own - other).abs().sum(-1) / 2,
+    }
 
 
 def _at(logprobs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:

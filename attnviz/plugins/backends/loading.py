@@ -6,12 +6,15 @@ import contextlib
 import copy
 import hashlib
 import re
+import socket
 import threading
+import urllib.parse
+import urllib.request
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from attnviz.hooks import BadInput, ModelError, ModelSpec, UnknownName
 
@@ -20,6 +23,8 @@ if TYPE_CHECKING:
 
 _DTYPES = ("float32", "float16", "bfloat16", "float64")
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
+_TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.*", "*.model", "*.tiktoken", "tekken.json", "*.vocab")
+Part = TypeVar("Part")
 _quiet_lock = threading.RLock()
 
 
@@ -43,6 +48,8 @@ def not_loadable(spec: ModelSpec) -> str | None:
         if "transformers.PreTrainedModel" not in kinds:
             return f"{type(spec.objects[0]).__name__} is no transformers model"
         return None
+    if not spec.source.strip():
+        return "no model was named; expected a folder or a hub id"
     path = Path(spec.source).expanduser()
     if path.is_dir():
         return None if (path / "config.json").is_file() else f"the folder {spec.source} has no config.json"
@@ -70,32 +77,36 @@ def load_model(spec: ModelSpec) -> Loaded:
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
     """No progress bars, log lines or warnings of the libraries; their settings are put back."""
+    from huggingface_hub.utils import logging as hub_logging
     from transformers.utils import logging
 
     with _quiet_lock, warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+        level, hub_level = logging.get_verbosity(), hub_logging.get_verbosity()
+        bars = logging.is_progress_bar_enabled()
         logging.set_verbosity(logging.CRITICAL)
+        hub_logging.set_verbosity(hub_logging.CRITICAL)
         logging.disable_progress_bar()
         try:
             yield
         finally:
             logging.set_verbosity(level)
+            hub_logging.set_verbosity(hub_level)
             if bars:
                 logging.enable_progress_bar()
 
 
 def _read(spec: ModelSpec) -> Loaded:
     device = choose_device(spec.device)
-    source = str(Path(spec.source).expanduser()) if Path(spec.source).expanduser().is_dir() else spec.source
-    config = _read_part(spec, "configuration", lambda: _config(source, spec.revision))
+    source = _source(spec)
+    config = _read_part(spec, "configuration", lambda: _config(source))
     if getattr(config, "is_encoder_decoder", False):
         raise ModelError(f"{spec.source}: encoder-decoder models ({config.model_type}) cannot be loaded by this backend.")
     dtype = choose_dtype(spec.dtype, device, config)
-    cls = _model_class(config)
+    cls = _read_part(spec, "configuration", lambda: _model_class(config))
     files = _check_files(source)
-    tokenizer = _read_part(spec, "tokenizer", lambda: _tokenizer(source, spec.revision))
-    module, info = _read_part(spec, "weights", lambda: _weights(cls, source, spec.revision, dtype))
+    tokenizer = _read_part(spec, "tokenizer", lambda: _tokenizer(source))
+    module, info = _read_part(spec, "weights", lambda: _weights(cls, source, dtype))
     lost = sorted(info["missing_keys"]) + sorted(str(k[0]) for k in info["mismatched_keys"])
     if lost:
         raise ModelError(
@@ -138,58 +149,108 @@ def _adopt(spec: ModelSpec) -> Loaded:
 # --------------------------------------------------------------------------------------------- parts
 
 
-def _read_part(spec: ModelSpec, what: str, read: Any) -> Any:
-    """Runs `read`; whatever a library raises over the files becomes one line that names the part.
+def _read_part(spec: ModelSpec, what: str, read: Callable[[], Part]) -> Part:
+    """Runs `read`; whatever goes wrong over a stranger's files becomes one line that names the part.
 
-    The files come from anywhere, and the readers of configurations, tokenizers and tensors raise errors of all kinds
-    over broken ones; the cause stays chained.
+    The catch is broad on purpose: the readers of configurations, tokenizers and tensors raise errors of every kind
+    over broken files, down to a bare Exception. The cause stays chained.
     """
-    from safetensors import SafetensorError
-
-    kinds = (OSError, ValueError, KeyError, TypeError, AttributeError, ImportError, RuntimeError, SafetensorError)
     try:
         return read()
     except (ModelError, BadInput):
         raise
-    except kinds as error:
-        raise ModelError(f"{spec.source}: its {what} cannot be read: {_one_line(error)}") from error
     except Exception as error:
-        if type(error) is not Exception:  # tokenizers raises bare Exception for a broken tokenizer.json
-            raise
         raise ModelError(f"{spec.source}: its {what} cannot be read: {_one_line(error)}") from error
 
 
 def _one_line(error: BaseException) -> str:
     """The first sentence or so of a library's message."""
     text = " ".join(str(error).split()) or type(error).__name__
+    if "trust_remote_code" in text:
+        return "it needs Python code from its own files, which attnviz never runs."
+    if isinstance(error, KeyError):
+        return f"{text} is missing."
     return text if len(text) <= 300 else text[:297] + "…"
 
 
-def _config(source: str, revision: str | None) -> Any:
+@dataclass(frozen=True)
+class _Source:
+    """Where files come from. `options` go to every from_pretrained."""
+
+    name: str
+    folder: Path | None
+    options: dict[str, Any]
+
+
+def _source(spec: ModelSpec) -> _Source:
+    """A folder, the hub, or the hub's local cache when the hub cannot be reached.
+
+    Raises:
+        ModelError: not a folder, not in the cache, and no hub.
+    """
+    options = {"revision": spec.revision, "trust_remote_code": False}
+    folder = Path(spec.source).expanduser()
+    if folder.is_dir():
+        return _Source(str(folder), folder, {**options, "local_files_only": True})
+    if _hub_answers():
+        return _Source(spec.source, None, options)
+    from huggingface_hub import try_to_load_from_cache
+
+    if not isinstance(try_to_load_from_cache(spec.source, "config.json", revision=spec.revision), str):
+        raise ModelError(
+            f"{spec.source} is no folder and not in the local cache, and the Hugging Face hub cannot be reached. "
+            "Check the connection, or give the folder of a model."
+        )
+    return _Source(spec.source, None, {**options, "local_files_only": True})
+
+
+def _hub_answers() -> bool:
+    """Whether the hub's host takes a connection; asked once, where its own client would try for half a minute."""
+    from huggingface_hub import constants
+
+    if constants.HF_HUB_OFFLINE:
+        return False
+    if urllib.request.getproxies():
+        return True  # only the proxy can tell
+    url = urllib.parse.urlsplit(constants.ENDPOINT)
+    try:
+        with socket.create_connection((url.hostname or "", url.port or 443), timeout=5):
+            return True
+    except OSError:
+        return False
+
+
+def _config(source: _Source) -> Any:
     from transformers import AutoConfig
 
-    return AutoConfig.from_pretrained(source, revision=revision, trust_remote_code=False)
+    config = AutoConfig.from_pretrained(source.name, **source.options)
+    layers = getattr(config.get_text_config(), "num_hidden_layers", None)
+    if layers is not None and layers < 1:
+        raise ModelError(f"{source.name}: its configuration asks for {layers} layers.")
+    return config
 
 
-def _tokenizer(source: str, revision: str | None) -> Any:
+def _tokenizer(source: _Source) -> Any:
     from transformers import AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(source, revision=revision, trust_remote_code=False)
-    plain = set(tokenizer.get_vocab()) - set(tokenizer.all_special_tokens)
-    if not plain:
-        raise ModelError(f"{source} has no tokenizer: expected tokenizer.json or the tokenizer's own files.")
+    folder = source.folder
+    if folder is not None and not any(list(folder.glob(pattern)) for pattern in _TOKENIZER_FILES):
+        raise ModelError(f"{source.name} has no tokenizer: expected tokenizer.json or a vocabulary file.")
+    tokenizer = AutoTokenizer.from_pretrained(source.name, **source.options)
+    if not set(tokenizer.get_vocab()) - set(tokenizer.all_special_tokens):
+        raise ModelError(f"{source.name}: its tokenizer has no vocabulary.")
     return tokenizer
 
 
-def _weights(cls: Any, source: str, revision: str | None, dtype: torch.dtype) -> tuple[Any, dict[str, Any]]:
+def _weights(cls: Any, source: _Source, dtype: torch.dtype) -> tuple[Any, dict[str, Any]]:
     module, info = cls.from_pretrained(
-        source,
-        revision=revision,
+        source.name,
+        **source.options,
         dtype=dtype,
         use_safetensors=True,
-        trust_remote_code=False,
         attn_implementation="eager",  # every family has it; the route is chosen afterwards
         output_loading_info=True,
+        ignore_mismatched_sizes=True,  # else only a log line names them; _read refuses them
     )
     return module, info
 
@@ -216,25 +277,25 @@ def _model_class(config: Any) -> Any:
     if named == causal.get(kind):
         return transformers.AutoModelForCausalLM
     cls = getattr(transformers, named, None)
-    if cls is None:
-        raise ModelError(f"Unknown architecture {named!r}: transformers {transformers.__version__} has no such class.")
+    if not (isinstance(cls, type) and issubclass(cls, transformers.PreTrainedModel)):
+        raise ModelError(f"Unknown architecture {named!r}: transformers {transformers.__version__} has no such model.")
     return cls
 
 
-def _check_files(source: str) -> list[Path]:
+def _check_files(source: _Source) -> list[Path]:
     """Safetensors files of a local folder; [] for a hub id.
 
     Raises:
         ModelError: a folder without them.
     """
-    folder = Path(source)
-    if not folder.is_dir():
+    folder = source.folder
+    if folder is None:
         return []
     files = sorted(folder.glob("*.safetensors"))
     if not files:
         other = sorted(p.name for p in [*folder.glob("*.bin"), *folder.glob("*.pt"), *folder.glob("*.pth")])
         found = f"It has {', '.join(other)}, which can run code when read: convert them to safetensors." if other else ""
-        raise ModelError(f"{source} has no weights: expected model.safetensors. {found}".rstrip())
+        raise ModelError(f"{source.name} has no weights: expected model.safetensors. {found}".rstrip())
     return files
 
 

@@ -27,10 +27,13 @@ Change = Callable[["torch.Tensor"], "torch.Tensor"]
 
 @dataclass(frozen=True)
 class Readout:
-    """blocks      the transformer blocks, in order
+    """How logits are read off the residual stream.
+
+    blocks      the transformer blocks, in order
     chain       modules from a block's output to raw logits: final norm, …, unembedding
     scale, softcap   logits = softcap · tanh(scale · raw / softcap)
-    attention, mlp   of each block, the modules whose outputs are added to the residual stream; empty if not so
+    attention   of each block the module whose output is added to the residual stream before the MLP's; empty if
+                the blocks are not built so
     """
 
     blocks: tuple[torch.nn.Module, ...]
@@ -68,7 +71,7 @@ def find_readout(module: torch.nn.Module, vocabulary: int) -> Readout:
     logits = logits_of(output)
     if logits is None or logits.ndim != 2 or logits.shape[-1] < 2 or logits.shape[0] != len(ids):
         raise Unavailable(f"{name} has no output over a vocabulary: it is not a language model.")
-    chain, last, raw = _chain(passages, blocks)
+    chain, last, raw = _chain(name, passages, blocks[-1], logits.shape)
     scale, softcap = _scale(config, raw, logits)
     found = Readout(tuple(blocks), tuple(chain), scale, softcap, tuple(_attention(passages, blocks)))
     _verify(name, found, last, logits)
@@ -83,31 +86,34 @@ def _first(passages: Sequence[Passage], module: torch.nn.Module) -> Passage:
 
 
 def _chain(
-    passages: Sequence[Passage], blocks: Sequence[torch.nn.Module]
+    name: str, passages: Sequence[Passage], last: torch.nn.Module, shape: torch.Size
 ) -> tuple[list[torch.nn.Module], torch.Tensor, torch.Tensor]:
-    """Modules that take the last block's output on, each fed with what the one before returned."""
+    """Modules that carry the last block's output to raw logits of `shape`, each fed with what the one before returned.
+
+    Returns them with the last block's output and the raw logits.
+    """
     import torch
 
-    block = _first(passages, blocks[-1])
-    start = next(i for i, p in enumerate(passages) if p is block)
+    block = _first(passages, last)
     if block.outside is None:
-        raise Unavailable(f"Block {type(block.module).__name__} returned no tensor.")
-    current, chain = block.outside, []
-    after = [p for p in passages[start + 1 :] if p.inside is not None and p.outside is not None]
-    while True:
-        following = [
-            p
-            for p in after
-            if p.inside is not None and p.inside.shape == current.shape and torch.equal(p.inside, current)
-        ]
-        if not following:
-            return chain, block.outside, current
-        # passages come in order of leaving, so the first one is the innermost: each norm and matrix by itself
-        taken = following[0]
-        after = after[after.index(taken) + 1 :]
-        assert taken.outside is not None
-        chain.append(taken.module)
-        current = taken.outside
+        raise Unavailable(f"{name}: its last block returned no tensor.")
+    start = next(i for i, p in enumerate(passages) if p is block)
+
+    def search(state: torch.Tensor, later: Sequence[Passage]) -> tuple[list[torch.nn.Module], torch.Tensor] | None:
+        # passages come in order of leaving, so inner modules (each norm, each matrix) are tried before outer ones
+        for index, taken in enumerate(later):
+            if taken.inside is None or taken.outside is None or taken.inside.shape != state.shape:
+                continue
+            if torch.equal(taken.inside, state):
+                found = search(taken.outside, later[index + 1 :])
+                if found is not None:
+                    return [taken.module, *found[0]], found[1]
+        return ([], state) if state.shape[-2:] == shape else None
+
+    found = search(block.outside, passages[start + 1 :])
+    if found is None or not found[0]:
+        raise Unavailable(f"{name}: the way from the last block to the logits was not found.")
+    return found[0], block.outside, found[1]
 
 
 def _scale(config: object, raw: torch.Tensor, logits: torch.Tensor) -> tuple[float, float | None]:
@@ -124,8 +130,6 @@ def _scale(config: object, raw: torch.Tensor, logits: torch.Tensor) -> tuple[flo
             factors.append(1.0 / float(value) if invert else float(value))
     caps = [None, getattr(config, "final_logit_softcapping", None)]
     shown = raw.reshape(-1, raw.shape[-1]).float()
-    if shown.shape != logits.shape:
-        return 1.0, None
     for factor in factors:
         for cap in caps:
             tried = shown * factor
@@ -140,11 +144,6 @@ def _verify(name: str, readout: Readout, last: torch.Tensor, logits: torch.Tenso
 
     with torch.inference_mode():
         found = readout.logits(last.reshape(-1, last.shape[-1]))
-    if found.shape != logits.shape:
-        raise Unavailable(
-            f"{name}: the way from the last block to the logits was not found (it ended at shape "
-            f"{list(found.shape)}, the logits have {list(logits.shape)})."
-        )
     apart = float((found - logits.float()).abs().max())
     limit = _TOLERANCE.get(str(logits.dtype), 1e-4) * max(1.0, float(logits.abs().max()))
     if not apart <= limit:
@@ -202,8 +201,7 @@ def site_states(
     added = readout.attention if sublayers else ()
     with recording([*readout.blocks, *added]) as passages:
         output = run_forward(module, model_inputs(module, ids, logits_at=positions))
-    logits = logits_of(output)
-    assert logits is not None
+    logits = output.logits[0]
     rows = torch.tensor(list(positions), dtype=torch.long)
     names, states = ["embedding"], [_rows(_first(passages, readout.blocks[0]).inside, rows)]
     for index, block in enumerate(readout.blocks):

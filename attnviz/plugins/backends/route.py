@@ -11,6 +11,7 @@ import numpy as np
 
 from attnviz.hooks import Ints, LayerCapture, LayerCard
 from attnviz.plugins.backends import attention_function
+from attnviz.plugins.backends.attention_function import AttentionCall
 from attnviz.plugins.backends.capture import AttentionCollector, CallKey
 from attnviz.plugins.backends.forward import logits_of, model_inputs, run_forward
 from attnviz.plugins.backends.residual import find_blocks
@@ -41,11 +42,16 @@ class Route:
 
 @dataclass(frozen=True)
 class _Look:
-    """What a few tokens showed: maps [H, Q, K] per call, and the output compared ([T, V] logits or [T, d] states)."""
+    """What a few tokens showed.
+
+    maps      [H, Q, K] of each layer that gave one;  output [T, V] logits or [T, d] states
+    captures, calls   per attention call (our attention function only)
+    """
 
     maps: list[np.ndarray[Any, Any]]
     output: torch.Tensor
-    collector: AttentionCollector | None = None
+    captures: tuple[LayerCapture, ...] = ()
+    calls: tuple[tuple[CallKey, AttentionCall], ...] = ()
 
 
 def choose_route(module: torch.nn.Module, vocabulary: int) -> Route:
@@ -111,7 +117,7 @@ def _look_interface(module: torch.nn.Module, ids: Ints) -> _Look:
     with attention_function.collecting(collector):
         output = run_forward(module, model_inputs(module, ids))
     maps = [np.stack([c.pattern(h) for h in range(c.heads)]) for c in collector.captured.values()]
-    return _Look(maps, _compared(output), collector)
+    return _Look(maps, _compared(output), tuple(collector.captured.values()), tuple(collector.calls))
 
 
 def _difference(look: _Look, eager: _Look | None) -> str | None:
@@ -162,26 +168,24 @@ def _without_attention(kinds: list[str], with_attention: set[int]) -> dict[int, 
 
 
 def _interface_route(module: torch.nn.Module, look: _Look, eager: _Look | None, count: int) -> Route:
-    assert look.collector is not None
-    calls = look.collector.calls
-    layers = _layer_of_calls(module, [call.module for _, call in calls], count)
+    layers = _layer_of_calls(module, [call.module for _, call in look.calls], count)
     total = max([count, *(index + 1 for index in layers)])
     kinds = _kinds(module, total)
     missing = _without_attention(kinds, set(layers))
     experts = getattr(module.config.get_text_config(), "num_local_experts", None)
     cards = [LayerCard(i, kinds[i] if kinds[i] == "linear" else "none", 0, 0) for i in range(total)]
-    for index, capture, (_, call) in zip(layers, look.collector.captured.values(), calls, strict=True):
+    for index, capture, (_, call) in zip(layers, look.captures, look.calls, strict=True):
         window = call.window or (getattr(call.module, "sliding_window", None) if kinds[index] == "sliding" else None)
         kind = "sliding" if window else "full"
         cards[index] = LayerCard(index, kind, capture.heads, _kv_heads(capture), window, experts)
-    floats = sum((c.heads + _kv_heads(c)) * c.q.shape[2] for c in look.collector.captured.values() if c.q is not None)
+    floats = sum((c.heads + _kv_heads(c)) * c.q.shape[2] for c in look.captures if c.q is not None)
     against = "with transformers' eager maps and outputs" if eager and eager.maps else "with the model's own outputs"
     return Route(
         name="interface",
         reason=f"attnviz's attention function, compared {against} on {_PROBE_TOKENS} tokens",
         cards=tuple(cards),
         missing=missing,
-        calls={key: index for index, (key, _) in zip(layers, calls, strict=True)},
+        calls={key: index for index, (key, _) in zip(layers, look.calls, strict=True)},
         head_floats=floats,
     )
 

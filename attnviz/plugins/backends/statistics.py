@@ -119,10 +119,10 @@ def _query_blocks(queries: int, cell: int, largest: int) -> Iterator[slice]:
         yield slice(start, min(queries, start + step))
 
 
-def stream_statistics(scores: Scores, edge: int) -> RowStatistics:
+def stream_statistics(scores: Scores, edge: int, *, together: int | None = None) -> RowStatistics:
     """Statistics and output of one layer from its queries and keys.
 
-    A query that may see no key has a row of zeros (and so entropy, maximum and output 0).
+    `together` heads are worked on at once: 1, or all; by default 1 on a CPU, all on an accelerator. A query that may see no key has a row of zeros (and so entropy, maximum and output 0).
     """
     import torch
 
@@ -130,7 +130,8 @@ def stream_statistics(scores: Scores, edge: int) -> RowStatistics:
     kv_heads, keys, _ = scores.key.shape
     device = scores.query.device
     repeat = heads // kv_heads
-    together = 1 if device.type == "cpu" else heads
+    if together is None:
+        together = 1 if device.type == "cpu" else heads
     total = _Accumulator((heads, queries, keys), edge, scores.causal, device)
     largest = _QUERY_BLOCK if together == 1 else max(1, _ACCELERATOR_BLOCK // (heads * keys))
     blocks = list(_query_blocks(queries, total.cell, largest))
