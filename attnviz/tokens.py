@@ -73,7 +73,7 @@ class TokenLabels:
         return cls(tokenizer, _style(tokenizer), literal, frozenset(special))
 
     def label(self, token_id: int) -> str:
-        """Text of one id, safe to show: its space is a space, part of a character is its bytes, control tokens by name."""
+        """Text of one id, safe to show: spaces are spaces, part of a character is its bytes, control tokens by name."""
         data = self.data(token_id)
         if data is not None:
             return show_bytes(data)
@@ -224,11 +224,10 @@ def _check_surrogates(number: int, content: str) -> None:
 
 
 def _render(tokenizer: Any, messages: Sequence[Mapping[str, str]], model: str) -> str:
-    from jinja2.exceptions import TemplateError
-
+    """The conversation as text. A template is a stranger's program, so whatever it raises becomes one line."""
     try:
         text = tokenizer.apply_chat_template([dict(m) for m in messages], tokenize=False, add_generation_prompt=True)
-    except (TemplateError, TypeError, ValueError, KeyError, AttributeError) as error:
+    except Exception as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise BadInput(f"The chat template of {model} cannot write this conversation: {reason}") from error
     return str(text)
@@ -264,31 +263,30 @@ def _check_tokens(tokens: Tokens, positions: int | None, model: str) -> None:
         raise BadInput(f"The prompt has no text for {model}, only control tokens ({found[:80]}). Add some words.")
     if positions is not None and count > positions:
         raise BadInput(
-            f"The prompt has {count} tokens; {model} has {positions} positions. Shorten it by {count - positions} tokens."
+            f"The prompt has {count} tokens; {model} has {positions} positions. "
+            f"Shorten it by {count - positions} tokens."
         )
 
 
 # --------------------------------------------------------------------------------------------- roles
 
 
-def _segments(
-    tokenizer: Any, messages: Sequence[Mapping[str, str]], text: str, offsets: Ints
-) -> tuple[Segment, ...]:
-    """Tokens of each message's content. A token belongs to the message that holds its first character."""
-    segments = []
+def _segments(tokenizer: Any, messages: Sequence[Mapping[str, str]], text: str, offsets: Ints) -> tuple[Segment, ...]:
+    """Tokens that touch each message's content; one that touches two belongs to the first."""
+    segments: list[Segment] = []
     for message, span in zip(messages, _content_spans(tokenizer, messages, text), strict=True):
         if span is None:
             continue
         inside = np.flatnonzero((offsets[:, 1] > span[0]) & (offsets[:, 0] < span[1]) & (offsets[:, 0] >= 0))
+        if segments:
+            inside = inside[inside >= segments[-1].stop]
         if len(inside):
             role = _ROLES.get(message["role"], message["role"])
             segments.append(Segment(role, int(inside[0]), int(inside[-1]) + 1))
     return tuple(segments)
 
 
-def _content_spans(
-    tokenizer: Any, messages: Sequence[Mapping[str, str]], text: str
-) -> list[tuple[int, int] | None]:
+def _content_spans(tokenizer: Any, messages: Sequence[Mapping[str, str]], text: str) -> list[tuple[int, int] | None]:
     """Where each content stands in the rendered text.
 
     The template is rendered again around marks of our own; what stands between the marks then fixes every place. Where

@@ -85,7 +85,13 @@ def wordpiece_tokenizer() -> Any:
     core.post_processor = processors.TemplateProcessing(
         single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
     )
-    names = dict(unk_token="[UNK]", cls_token="[CLS]", sep_token="[SEP]", pad_token="[PAD]", mask_token="[MASK]")
+    names = {
+        "unk_token": "[UNK]",
+        "cls_token": "[CLS]",
+        "sep_token": "[SEP]",
+        "pad_token": "[PAD]",
+        "mask_token": "[MASK]",
+    }
     return PreTrainedTokenizerFast(tokenizer_object=core, **names)
 
 
@@ -93,17 +99,17 @@ def _config(family: str, vocabulary: int) -> tuple[str, Any]:
     import transformers as t
 
     ends = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
-    base = dict(
-        vocab_size=vocabulary,
-        hidden_size=64,
-        num_hidden_layers=3,
-        num_attention_heads=4,
-        intermediate_size=96,
-        max_position_embeddings=128,
-    )
+    base = {
+        "vocab_size": vocabulary,
+        "hidden_size": 64,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 4,
+        "intermediate_size": 96,
+        "max_position_embeddings": 128,
+    }
     grouped = {**base, **ends, "num_key_value_heads": 2}
     gpt2 = dict(vocab_size=vocabulary, n_embd=64, n_layer=3, n_head=4, n_positions=128, **ends)
-    capped = dict(head_dim=16, sliding_window=6, query_pre_attn_scalar=16, attn_logit_softcapping=5.0)
+    capped = {"head_dim": 16, "sliding_window": 6, "query_pre_attn_scalar": 16, "attn_logit_softcapping": 5.0}
     families: dict[str, tuple[str, Callable[[], Any]]] = {
         "gpt2": ("AutoModelForCausalLM", lambda: t.GPT2Config(**gpt2)),
         "llama": ("AutoModelForCausalLM", lambda: t.LlamaConfig(**grouped)),

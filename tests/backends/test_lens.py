@@ -21,7 +21,9 @@ def states_and_readout(family, module, ids):
     blocks = {"gpt2": lambda: module.transformer.h, "bert": lambda: module.bert.encoder.layer}
     stack = blocks.get(family, lambda: module.model.layers)()
     hooks = [stack[0].register_forward_pre_hook(lambda m, args: seen.append(args[0]))]
-    hooks += [b.register_forward_hook(lambda m, a, out: seen.append(out[0] if isinstance(out, tuple) else out)) for b in stack]
+    hooks += [
+        b.register_forward_hook(lambda m, a, out: seen.append(out[0] if isinstance(out, tuple) else out)) for b in stack
+    ]
     with torch.no_grad():
         logits = module(input_ids=torch.tensor(ids[None].copy())).logits[0].double().numpy()
     for hook in hooks:
@@ -157,8 +159,8 @@ def test_a_readout_that_does_not_give_the_logits_is_refused(family, model_folder
     """A model that does something of its own between final norm and unembedding."""
     import torch
 
-    from attnviz.plugins.backends.hf import load
     from attnviz.hooks import ModelSpec
+    from attnviz.plugins.backends.hf import load
 
     model = load(ModelSpec(str(model_folder(family))))
     module = model.loaded.module

@@ -346,7 +346,7 @@ def test_four_threads_at_once_get_what_each_gets_alone(loaded):
 
 def test_more_tokens_than_positions(loaded):
     model = loaded("llama")
-    with pytest.raises(BadInput, match="has 200 tokens; .* has 128 positions. Shorten it by 72 tokens"):
+    with pytest.raises(BadInput, match=r"has 200 tokens; .* has 128 positions. Shorten it by 72 tokens"):
         model.tokenize("x" * 199)
 
 

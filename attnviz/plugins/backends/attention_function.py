@@ -94,7 +94,7 @@ def attention(
     collector = _collector.get()
     if collector is None and softcap is None and s_aux is None:
         kwargs.pop("output_attentions", None)
-        return sdpa_attention_forward(
+        output, _ = sdpa_attention_forward(
             module,
             query,
             key,
@@ -106,6 +106,7 @@ def attention(
             position_bias=position_bias,
             **kwargs,
         )
+        return output, None
     causal = getattr(module, "is_causal", True) if is_causal is None else is_causal
     causal = bool(causal and attention_mask is None and query.shape[2] > 1)
     if causal and key.shape[2] > query.shape[2]:  # an empty static cache: only the first keys hold anything
@@ -124,10 +125,9 @@ def attention(
         sinks=s_aux,
         window=kwargs.get("sliding_window"),
     )
-    output = None if collector is None else collector.attend(call)
-    if output is None:
-        output = explicit_attention(call)
-    return output.transpose(1, 2).contiguous(), None
+    captured = None if collector is None else collector.attend(call)
+    mixed = explicit_attention(call) if captured is None else captured
+    return mixed.transpose(1, 2).contiguous(), None
 
 
 def explicit_attention(call: AttentionCall) -> torch.Tensor:

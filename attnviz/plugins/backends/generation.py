@@ -27,13 +27,15 @@ def check_sampling(sampling: Sampling, length: int, positions: int | None, model
         raise BadInput(f"top_p must be above 0 and at most 1, got {sampling.top_p}.")
     if not 0 < sampling.repetition_penalty < float("inf"):
         raise BadInput(f"repetition_penalty must be above 0 (1 = none), got {sampling.repetition_penalty}.")
-    if positions is not None and length + sampling.max_new_tokens > positions:
-        room = positions - length
-        raise BadInput(
-            f"{sampling.max_new_tokens} new tokens do not fit: {model} has {positions} positions and the prompt takes "
-            f"{length}, which leaves {room}. Ask for {room} or fewer." if room > 0 else
-            f"There is no room for an answer: the prompt takes {length} of the {positions} positions of {model}."
-        )
+    if positions is None or length + sampling.max_new_tokens <= positions:
+        return
+    room = positions - length
+    taken = f"{model} has {positions} positions and the prompt takes {length}"
+    if room == 0:
+        raise BadInput(f"There is no room for an answer: {taken}.")
+    raise BadInput(
+        f"{sampling.max_new_tokens} new tokens do not fit: {taken}, which leaves {room}. Ask for {room} or fewer."
+    )
 
 
 def generate_ids(

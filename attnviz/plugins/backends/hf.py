@@ -9,6 +9,7 @@ from attnviz.hooks import Backend, Model, ModelSpec, hookimpl
 
 @hookimpl
 def attnviz_backends() -> list[Backend]:
+    """The one backend of this file."""
     summary = "transformers models: a local folder, a hub id, or a (module, tokenizer) pair"
     return [Backend(name="hf", summary=summary, handles=handles, load=load, rank=10)]
 

@@ -82,9 +82,7 @@ class HuggingFaceModel:
         captured, precision = (self._capture if self.route.name == "interface" else self._maps)(tokens, want, layers)
         return self._trace(captured, precision, "this layer was not asked for.", time.perf_counter() - start)
 
-    def _capture(
-        self, tokens: Tokens, want: Want, layers: Sequence[int]
-    ) -> tuple[dict[int, LayerCapture], str]:
+    def _capture(self, tokens: Tokens, want: Want, layers: Sequence[int]) -> tuple[dict[int, LayerCapture], str]:
         half = self.route.head_floats * len(tokens) * 4 > FLOAT32_BUDGET
         calls = {key: layer for key, layer in self.route.calls.items() if layer in set(layers)}
         collector = AttentionCollector(calls, want.thumbnail, half)
@@ -188,8 +186,12 @@ def _positions(loaded: Loaded) -> int | None:
     if limit is None or int(limit) <= 0:
         return None
     for name, part in loaded.module.named_modules():
-        if isinstance(part, torch.nn.Embedding) and name.endswith("position_embeddings") and part.padding_idx is not None:
-            return int(limit) - part.padding_idx - 1
+        if (
+            isinstance(part, torch.nn.Embedding)
+            and name.endswith("position_embeddings")
+            and part.padding_idx is not None
+        ):
+            return int(limit) - int(part.padding_idx) - 1
     return int(limit)
 
 
@@ -230,5 +232,3 @@ def _card(loaded: Loaded, route: Route, readout: Readout | Unavailable) -> Model
         notes=loaded.notes,
         weights_digest=loaded.digest,
     )
-
-

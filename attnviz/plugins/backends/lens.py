@@ -1,7 +1,7 @@
 """Logit lens: what every site of the residual stream would predict, exact over the whole vocabulary.
 
-nostalgebraist (2020): lens(x) = unembed(final_norm(h)). A few positions with all their sites are worked on at a time, so
-the model's own row is at hand for every divergence and [sites, positions, vocabulary] never exists.
+nostalgebraist (2020): lens(x) = unembed(final_norm(h)). A few positions with all their sites are worked on at a time,
+so the model's own row is at hand for every divergence and [sites, positions, vocabulary] never exists.
 """
 
 from __future__ import annotations
@@ -81,7 +81,9 @@ def _check_vocabulary(top_k: int, targets: Sequence[int], vocabulary: int) -> No
         raise BadInput(f"Logit lens: top_k {top_k} is more than the {vocabulary} tokens of the vocabulary.")
     for target in targets:
         if not -1 <= target < vocabulary:
-            raise BadInput(f"Logit lens: target id {target} is not in the vocabulary (0 to {vocabulary - 1}, -1 = none).")
+            raise BadInput(
+                f"Logit lens: target id {target} is not in the vocabulary (0 to {vocabulary - 1}, -1 = none)."
+            )
 
 
 class _Columns:
@@ -194,4 +196,4 @@ def _at(logprobs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
 def _settles(agrees: np.ndarray[tuple[int, ...], np.dtype[np.bool_]]) -> Ints:
     """[P] first site from which `agrees` [N, P] holds to the end."""
     steady = np.logical_and.accumulate(agrees[::-1], axis=0)[::-1]
-    return np.argmax(steady, axis=0).astype(np.int64)
+    return np.asarray(np.argmax(steady, axis=0), np.int64)

@@ -85,7 +85,7 @@ def quiet() -> Iterator[None]:
         level, hub_level = logging.get_verbosity(), hub_logging.get_verbosity()
         bars = logging.is_progress_bar_enabled()
         logging.set_verbosity(logging.CRITICAL)
-        hub_logging.set_verbosity(hub_logging.CRITICAL)
+        hub_logging.set_verbosity(logging.CRITICAL)
         logging.disable_progress_bar()
         try:
             yield
@@ -101,7 +101,9 @@ def _read(spec: ModelSpec) -> Loaded:
     source = _source(spec)
     config = _read_part(spec, "configuration", lambda: _config(source))
     if getattr(config, "is_encoder_decoder", False):
-        raise ModelError(f"{spec.source}: encoder-decoder models ({config.model_type}) cannot be loaded by this backend.")
+        raise ModelError(
+            f"{spec.source}: encoder-decoder models ({config.model_type}) cannot be loaded by this backend."
+        )
     dtype = choose_dtype(spec.dtype, device, config)
     cls = _read_part(spec, "configuration", lambda: _model_class(config))
     files = _check_files(source)
@@ -294,7 +296,9 @@ def _check_files(source: _Source) -> list[Path]:
     files = sorted(folder.glob("*.safetensors"))
     if not files:
         other = sorted(p.name for p in [*folder.glob("*.bin"), *folder.glob("*.pt"), *folder.glob("*.pth")])
-        found = f"It has {', '.join(other)}, which can run code when read: convert them to safetensors." if other else ""
+        found = (
+            f"It has {', '.join(other)}, which can run code when read: convert them to safetensors." if other else ""
+        )
         raise ModelError(f"{source.name} has no weights: expected model.safetensors. {found}".rstrip())
     return files
 

@@ -151,34 +151,30 @@ def _verify(name: str, readout: Readout, last: torch.Tensor, logits: torch.Tenso
 
 
 def _attention(passages: Sequence[Passage], blocks: Sequence[torch.nn.Module]) -> list[torch.nn.Module]:
-    """Of each block the module whose output is added to the residual stream before the MLP's; [] if there is none.
+    """Of each block the module whose output is added to the residual stream before the MLP's; [] if there is none."""
+    found = [_added_first(passages, block) for block in blocks]
+    return [module for module in found if module is not None] if None not in found else []
 
-    Found by trying: block input + first + second = block output.
-    """
+
+def _added_first(passages: Sequence[Passage], block: torch.nn.Module) -> torch.nn.Module | None:
+    """Found by trying: block input + first + second = block output."""
     import torch
 
-    found = []
-    for block in blocks:
-        whole = _first(passages, block)
-        inner = {id(m) for m in block.modules()} - {id(block)}
-        if whole.inside is None or whole.outside is None:
-            return []
-        parts = [p for p in passages if id(p.module) in inner and p.outside is not None]
-        parts = [p for p in parts if p.outside is not None and p.outside.shape == whole.inside.shape]
-        change = whole.outside - whole.inside
-        pair = next(
-            (
-                one.module
-                for index, one in enumerate(parts)
-                for two in parts[index + 1 :]
-                if torch.allclose(one.outside + two.outside, change, atol=1e-4, rtol=1e-3)
-            ),
-            None,
-        )
-        if pair is None:
-            return []
-        found.append(pair)
-    return found
+    whole = _first(passages, block)
+    if whole.inside is None or whole.outside is None:
+        return None
+    change = whole.outside - whole.inside
+    inner = {id(part) for part in block.modules()} - {id(block)}
+    parts = [
+        (p.module, p.outside)
+        for p in passages
+        if id(p.module) in inner and p.outside is not None and p.outside.shape == change.shape
+    ]
+    for index, (module, first) in enumerate(parts):
+        for _, second in parts[index + 1 :]:
+            if torch.allclose(first + second, change, atol=1e-4, rtol=1e-3):
+                return module
+    return None
 
 
 def site_states(

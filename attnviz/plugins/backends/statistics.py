@@ -122,7 +122,8 @@ def _query_blocks(queries: int, cell: int, largest: int) -> Iterator[slice]:
 def stream_statistics(scores: Scores, edge: int, *, together: int | None = None) -> RowStatistics:
     """Statistics and output of one layer from its queries and keys.
 
-    `together` heads are worked on at once: 1, or all; by default 1 on a CPU, all on an accelerator. A query that may see no key has a row of zeros (and so entropy, maximum and output 0).
+    `together` heads are worked on at once: 1, or all; by default 1 on a CPU, all on an accelerator.
+    A query that may see no key has a row of zeros (and so entropy, maximum and output 0).
     """
     import torch
 

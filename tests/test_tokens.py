@@ -1,0 +1,376 @@
+"""Labels, offsets, roles and exact continuation."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+import pytest
+
+from attnviz.hooks import BadInput, TokenLabels, Tokens, continue_tokens, show_bytes, tokenize_messages, tokenize_text
+
+CORPUS = ["The cat sat on the mat.", "Größe naïve façade 日本語 🙂", "What is 25 * 37?"] * 3
+MARKS = ["<|system|>", "<|user|>", "<|assistant|>", "<|tool|>", "<|end|>"]
+TEMPLATE = (
+    "{{ bos_token }}{% for m in messages %}<|{{ m['role'] }}|>{{ m['content'] | trim }}<|end|>{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+)
+
+
+def wrap(core, **names):
+    from transformers import PreTrainedTokenizerFast
+
+    return PreTrainedTokenizerFast(tokenizer_object=core, clean_up_tokenization_spaces=False, **names)
+
+
+@pytest.fixture(scope="module")
+def bytes_tokenizer():
+    """Byte-level BPE, <s> before a plain text, with a chat template that writes <s> itself."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+
+    core = Tokenizer(models.BPE())
+    core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    core.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=300,
+        special_tokens=["<pad>", "<s>", "</s>", *MARKS],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    core.train_from_iterator(CORPUS, trainer)
+    core.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
+    tokenizer = wrap(core, bos_token="<s>", eos_token="</s>", pad_token="<pad>")
+    tokenizer.chat_template = TEMPLATE
+    return tokenizer
+
+
+@pytest.fixture(scope="module")
+def pieces_tokenizer():
+    """SentencePiece style: ▁ for a space, <0xE6> for other bytes."""
+    from tokenizers import Tokenizer, decoders, models, normalizers, processors
+
+    pieces = ["<unk>", "<s>", "</s>", *[f"<0x{b:02X}>" for b in range(256)], "▁", "a", "b", "▁a", "ab", "▁ab"]
+    core = Tokenizer(
+        models.BPE(
+            {piece: i for i, piece in enumerate(pieces)},
+            [("▁", "a"), ("a", "b"), ("▁", "ab"), ("▁a", "b")],
+            unk_token="<unk>",
+            byte_fallback=True,
+        )
+    )
+    core.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    core.decoder = decoders.Sequence(
+        [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+    )
+    core.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
+    return wrap(core, bos_token="<s>", eos_token="</s>", unk_token="<unk>")
+
+
+@pytest.fixture(scope="module")
+def words_tokenizer():
+    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
+
+    pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "the", "cat", "##s", "sing", "##ing"]
+    core = Tokenizer(models.WordPiece({piece: i for i, piece in enumerate(pieces)}, unk_token="[UNK]"))
+    core.normalizer = normalizers.BertNormalizer()
+    core.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    core.decoder = decoders.WordPiece()
+    core.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+    )
+    return wrap(core, unk_token="[UNK]", cls_token="[CLS]", sep_token="[SEP]", pad_token="[PAD]")
+
+
+def read(tokenizer, prompt, positions=None) -> Tokens:
+    labels = TokenLabels.of(tokenizer)
+    function = tokenize_text if isinstance(prompt, str) else tokenize_messages
+    return function(tokenizer, labels, prompt, positions=positions, model="the model")
+
+
+# --------------------------------------------------------------------------------------------- labels
+
+
+@pytest.mark.parametrize(
+    ("data", "shown"),
+    [
+        (b"plain", "plain"),
+        ("日".encode(), "日"),
+        (b"\xe6\x97", "‹E6 97›"),
+        (b" \xe6", " ‹E6›"),
+        (b"\xa5x", "‹A5›x"),
+        (b"\x80\x81", "‹80 81›"),
+        (b"", ""),
+    ],
+)
+def test_bytes_are_shown_never_replaced(data, shown):
+    assert show_bytes(data) == shown
+
+
+def test_byte_level_labels(bytes_tokenizer):
+    tokens = read(bytes_tokenizer, "The cat 鯨 🦊")
+    assert tokens.labels[0] == "<s>"
+    joined = "".join(tokens.labels[1:])
+    assert joined.startswith("The cat ")
+    assert not any(mark in joined for mark in ("\ufffd", "Ġ", "Ċ", "▁"))
+    assert "‹E9›" in tokens.labels
+    assert any(label.startswith(" ") for label in tokens.labels)
+
+
+def test_every_byte_has_a_label(bytes_tokenizer):
+    """The 256 one-byte tokens: ASCII as it is, the others as their byte."""
+    labels = TokenLabels.of(bytes_tokenizer)
+    found = {labels.data(i) for i in range(len(bytes_tokenizer))}
+    assert {bytes([byte]) for byte in range(256)} <= found
+    one = {labels.data(i): labels.label(i) for i in range(len(bytes_tokenizer)) if len(labels.data(i) or b"") == 1}
+    assert one[b"\n"] == "\n"
+    assert one[b" "] == " "
+    assert one[b"\xe6"] == "‹E6›"
+
+
+def test_piece_labels(pieces_tokenizer):
+    tokens = read(pieces_tokenizer, "ab é")
+    assert tokens.labels == ("<s>", " ab", " ", "‹C3›", "‹A9›")
+    labels = TokenLabels.of(pieces_tokenizer)
+    assert labels.label(3 + ord("x")) == "x"
+    assert labels.label(0) == "<unk>"
+
+
+def test_word_piece_labels(words_tokenizer):
+    tokens = read(words_tokenizer, "The cats singing")
+    assert tokens.labels == ("[CLS]", "the", "cat", "s", "sing", "ing", "[SEP]")
+    assert tokens.special.tolist() == [True, False, False, False, False, False, True]
+
+
+def test_an_id_without_a_token_is_named_by_its_number(bytes_tokenizer):
+    assert TokenLabels.of(bytes_tokenizer).label(99_999) == "‹id 99999›"
+
+
+# --------------------------------------------------------------------------------------------- plain text
+
+
+@pytest.mark.parametrize("text", ["The cat sat.", " two  spaces\n", "Größe 日本語 🙂🙃 end"])
+def test_offsets_name_the_characters(text, bytes_tokenizer):
+    tokens = read(bytes_tokenizer, text)
+    assert tokens.text == text
+    assert tokens.offsets[0].tolist() == [-1, -1]
+    for label, (start, stop) in zip(tokens.labels[1:], tokens.offsets[1:], strict=True):
+        assert 0 <= start < stop <= len(text)
+        if "‹" not in label:
+            assert text[start:stop] == label
+    assert [(s.role, s.start, s.stop) for s in tokens.segments] == [("text", 0, len(tokens))]
+
+
+def test_control_tokens_are_what_the_tokenizer_adds_by_itself(bytes_tokenizer):
+    tokens = read(bytes_tokenizer, "The cat")
+    assert tokens.ids.tolist() == bytes_tokenizer("The cat")["input_ids"]
+    assert tokens.special.tolist() == [True, *[False] * (len(tokens) - 1)]
+
+
+def test_a_control_token_written_in_the_text_keeps_its_place(bytes_tokenizer):
+    tokens = read(bytes_tokenizer, "cat</s>")
+    assert tokens.labels[-1] == "</s>"
+    assert tokens.special[-1]
+    assert tokens.offsets[-1].tolist() == [3, 7]
+
+
+@pytest.mark.parametrize("text", ["", "   ", "\n\t "])
+def test_nothing_to_read(text, bytes_tokenizer):
+    with pytest.raises(BadInput, match="The prompt is empty"):
+        read(bytes_tokenizer, text)
+
+
+def test_only_control_tokens(bytes_tokenizer):
+    with pytest.raises(BadInput, match=r"only control tokens \(<s> </s> <pad>\)"):
+        read(bytes_tokenizer, "</s><pad>")
+
+
+def test_half_a_surrogate_pair(bytes_tokenizer):
+    with pytest.raises(BadInput, match=r"U\+D83D\) at character 3"):
+        read(bytes_tokenizer, "ab \ud83d cd")
+
+
+@pytest.mark.parametrize("prompt", [5, None, b"bytes"])
+def test_no_text_at_all(prompt, bytes_tokenizer):
+    with pytest.raises(BadInput, match="got"):
+        tokenize_text(bytes_tokenizer, TokenLabels.of(bytes_tokenizer), prompt, positions=None, model="m")
+
+
+@pytest.mark.parametrize("text", ["a" * 100_000, "the cat " * 12_500, "鯨" * 100_000])
+def test_far_too_much_text_is_refused_quickly(text, bytes_tokenizer):
+    count = len(bytes_tokenizer(text, verbose=False)["input_ids"])
+    start = time.process_time()
+    with pytest.raises(BadInput, match=f"has {count} tokens; the model has 512 positions"):
+        read(bytes_tokenizer, text, positions=512)
+    assert time.process_time() - start < 5
+
+
+def test_just_enough_room(bytes_tokenizer):
+    count = len(read(bytes_tokenizer, "The cat sat."))
+    assert len(read(bytes_tokenizer, "The cat sat.", positions=count)) == count
+    with pytest.raises(BadInput, match="Shorten it by 1 tokens"):
+        read(bytes_tokenizer, "The cat sat.", positions=count - 1)
+
+
+class SlowTokenizer:
+    """A tokenizer written in Python: words of a list, no offsets."""
+
+    is_fast = False
+    all_special_ids = (0,)
+    chat_template = None
+    words = ("<end>", "one", "▁two", "three")
+
+    def __call__(self, text, add_special_tokens=True, verbose=True):
+        ids = [1, 2, 3][: len(text.split())]
+        return {"input_ids": [*ids, 0] if add_special_tokens else ids}
+
+    def get_vocab(self):
+        return {word: i for i, word in enumerate(self.words)}
+
+    def convert_ids_to_tokens(self, index):
+        return self.words[index]
+
+
+def test_a_tokenizer_without_offsets():
+    tokens = read(SlowTokenizer(), "one two")
+    assert tokens.labels == ("one", " two", "<end>")
+    assert (tokens.offsets == -1).all()
+    assert tokens.special.tolist() == [False, False, True]
+
+
+# --------------------------------------------------------------------------------------------- conversations
+
+TALK = [
+    {"role": "system", "content": "Be kind."},
+    {"role": "user", "content": " What is 25 * 37? "},
+    {"role": "assistant", "content": "user"},
+    {"role": "tool", "content": "925"},
+]
+
+
+def test_a_conversation_goes_through_the_template(bytes_tokenizer):
+    tokens = read(bytes_tokenizer, TALK)
+    assert tokens.text == (
+        "<s><|system|>Be kind.<|end|><|user|>What is 25 * 37?<|end|>"
+        "<|assistant|>user<|end|><|tool|>925<|end|><|assistant|>"
+    )
+    expected = bytes_tokenizer.apply_chat_template(TALK, add_generation_prompt=True)
+    assert tokens.ids.tolist() == list(getattr(expected, "input_ids", expected["input_ids"]))
+    assert tokens.labels.count("<s>") == 1
+    roles = {segment.role: "".join(tokens.labels[segment.start : segment.stop]) for segment in tokens.segments}
+    assert roles == {
+        "system": "Be kind.", "user": "What is 25 * 37?", "assistant": "user", "observation": "925",
+    }  # fmt: skip
+
+
+def test_roles_where_the_template_looks_at_the_content(bytes_tokenizer):
+    """The mark trick cannot work here; the contents are found one after another."""
+    import copy
+
+    tokenizer = copy.deepcopy(bytes_tokenizer)
+    tokenizer.chat_template = (
+        "{% for m in messages %}{% if '?' in m['content'] %}Q: {% else %}S: {% endif %}{{ m['content'] }}\n{% endfor %}"
+    )
+    tokens = read(tokenizer, [{"role": "system", "content": "cat"}, {"role": "user", "content": "cat?"}])
+    assert tokens.text == "S: cat\nQ: cat?\n"
+    found = [(s.role, "".join(tokens.labels[s.start : s.stop])) for s in tokens.segments]
+    assert found == [("system", " cat"), ("user", " cat?")]
+
+
+def test_no_chat_template(words_tokenizer):
+    with pytest.raises(BadInput, match="the model has no chat template"):
+        read(words_tokenizer, [{"role": "user", "content": "the cat"}])
+
+
+@pytest.mark.parametrize(
+    ("template", "words"),
+    [
+        ("{{ raise_exception('Roles must\n alternate') }}", "Roles must alternate"),
+        ("{% for %}", "cannot write this conversation"),
+        ("{{ messages[7]['content'] }}", "cannot write this conversation"),
+        ("{{ 1 / 0 }}", "division by zero"),
+    ],
+)
+def test_a_template_that_fails_gives_one_line(template, words, bytes_tokenizer):
+    import copy
+
+    tokenizer = copy.deepcopy(bytes_tokenizer)
+    tokenizer.chat_template = template
+    with pytest.raises(BadInput, match=words) as caught:
+        read(tokenizer, TALK)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("messages", "words"),
+    [
+        ([], "conversation is empty"),
+        ([{"role": "user", "content": "  "}], "no message has any text"),
+        (["hello"], "Message 0: expected"),
+        ([{"role": "user"}], "Message 0: expected"),
+        ([{"role": "user", "content": 5}], "Message 0: content must be text, got int"),
+        ([{"role": "user", "content": "a \ud83d"}], "Message 0: .*U\\+D83D"),
+        ({"role": "user", "content": "x"}, "expected a list of messages"),
+    ],
+)
+def test_messages_that_cannot_be_used(messages, words, bytes_tokenizer):
+    with pytest.raises(BadInput, match=words):
+        read(bytes_tokenizer, messages)
+
+
+# --------------------------------------------------------------------------------------------- answers
+
+
+def split_character(tokenizer, character: str) -> list[int]:
+    labels = TokenLabels.of(tokenizer)
+    single = {labels.data(i): i for i in range(len(tokenizer))}
+    return [single[bytes([byte])] for byte in character.encode()]
+
+
+def test_an_answer_continues_ids_labels_text_and_offsets(bytes_tokenizer):
+    prompt = read(bytes_tokenizer, "The cat")
+    answer = bytes_tokenizer(" sat é.", add_special_tokens=False)["input_ids"]
+    fox = split_character(bytes_tokenizer, "🦊")
+    run = continue_tokens(prompt, [*answer, *fox, 2], TokenLabels.of(bytes_tokenizer))
+    assert run.ids.tolist() == [*prompt.ids.tolist(), *answer, *fox, 2]
+    assert run.text == "The cat sat é.🦊"
+    assert run.text == bytes_tokenizer.decode(run.ids.tolist(), skip_special_tokens=True)
+    assert run.labels[-5:] == ("‹F0›", "‹9F›", "‹A6›", "‹8A›", "</s>")
+    assert run.offsets[-5:].tolist() == [[14, 15]] * 4 + [[-1, -1]]
+    for label, (start, stop) in zip(run.labels, run.offsets.tolist(), strict=True):
+        if start >= 0 and "‹" not in label:
+            assert run.text[start:stop] == label
+    assert (run.segments[-1].role, run.segments[-1].start, run.segments[-1].stop) == ("answer", len(prompt), len(run))
+    assert run.segments[:-1] == prompt.segments
+
+
+def test_an_answer_cut_in_a_character_shows_its_bytes(bytes_tokenizer):
+    prompt = read(bytes_tokenizer, "The cat")
+    run = continue_tokens(prompt, split_character(bytes_tokenizer, "🦊")[:2], TokenLabels.of(bytes_tokenizer))
+    assert run.labels[-2:] == ("‹F0›", "‹9F›")
+    assert run.text == "The cat\ufffd"
+    assert run.offsets[-2:].tolist() == [[7, 8], [7, 8]]
+
+
+def test_an_answer_in_pieces(pieces_tokenizer):
+    prompt = read(pieces_tokenizer, "ab")
+    names = pieces_tokenizer.get_vocab()
+    run = continue_tokens(prompt, [names["▁a"], names["<0xC3>"], names["<0xA9>"]], TokenLabels.of(pieces_tokenizer))
+    assert run.text == "ab aé"
+    assert run.labels[-3:] == (" a", "‹C3›", "‹A9›")
+    assert run.offsets[-3:].tolist() == [[2, 4], [4, 5], [4, 5]]
+
+
+def test_an_answer_of_words(words_tokenizer):
+    prompt = read(words_tokenizer, "the cat")
+    run = continue_tokens(prompt, [6, 7, 3, 5], TokenLabels.of(words_tokenizer))  # cat ##s [SEP] the
+    assert run.text == "the cat cats the"
+    spans = run.offsets[-4:].tolist()
+    assert [run.text[a:b] if a >= 0 else None for a, b in spans] == [" cat", "s", None, " the"]
+
+
+def test_an_empty_answer(bytes_tokenizer):
+    prompt = read(bytes_tokenizer, "The cat")
+    run = continue_tokens(prompt, [], TokenLabels.of(bytes_tokenizer))
+    assert run.ids.tolist() == prompt.ids.tolist()
+    assert run.text == prompt.text
+    np.testing.assert_array_equal(run.offsets, prompt.offsets)
