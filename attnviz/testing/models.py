@@ -297,7 +297,7 @@ def _check_generation(model: Model, tokens: Tokens) -> None:
     seeded = Sampling(max_new_tokens=4, temperature=1.0, seed=7)
     first, second = model.generate(tokens, seeded), model.generate(tokens, seeded)
     require(bool(np.array_equal(first.ids, second.ids)), "generate: two answers sampled with one seed differ.")
-    stopped = model.generate(tokens, Sampling(max_new_tokens=50), cancelled=lambda: True)
+    stopped = model.generate(tokens, Sampling(max_new_tokens=8), cancelled=lambda: True)
     require(len(stopped) - len(tokens) <= 2, f"generate: {len(stopped) - len(tokens)} tokens after it was cancelled.")
     _passes_on(model, tokens)
 
