@@ -607,7 +607,7 @@ def to_jsonable(value: Any) -> Any:
 
 
 def _array_to_lists(array: NDArray[Any]) -> Any:
-    if array.dtype.kind != "f":
+    if array.dtype.kind != "f" or array.size == 0:
         return array.tolist()
     flat: list[Any] = [
         float(f"{x:.9g}") if math.isfinite(x) else None for x in array.ravel().tolist()

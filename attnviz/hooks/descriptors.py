@@ -124,7 +124,7 @@ class Param:
             raise self._refuse(expected, value)
         try:
             number = float(value)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             raise self._refuse(expected, value) from None
         if not math.isfinite(number) or (self.type == "int" and not number.is_integer()):
             raise self._refuse(expected, value)

@@ -1,0 +1,234 @@
+"""Data refuses wrong shapes and quotes both; results survive JSON."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+
+from attnviz.errors import BadInput, ShapeError, UnknownName
+from attnviz.testing import attention, capture, check_round_trip, random_trace, sample_finding, visibility
+from attnviz.types import (
+    HeadScores,
+    LayerCapture,
+    Segment,
+    Table,
+    TokenMatrix,
+    Tokens,
+    TokenScores,
+    Trace,
+    View,
+    from_jsonable,
+    result_types,
+    to_jsonable,
+)
+
+TOKENS = {
+    "ids": np.array([1, 2]),
+    "labels": ("a", "b"),
+    "offsets": np.array([[0, 1], [1, 2]]),
+    "special": np.array([True, False]),
+    "text": "ab",
+}
+
+
+def layer(**changes):
+    rng = np.random.default_rng(0)
+    good = capture(rng.normal(size=(4, 5, 3)), rng.normal(size=(2, 5, 3)))
+    return dataclasses.replace(good, **changes)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"ids": np.array([1])}, r"Tokens.ids: expected shape \[2\], got \[1\]"),
+        ({"offsets": np.zeros((2, 3), int)}, r"Tokens.offsets: expected shape \[2, 2\], got \[2, 3\]"),
+        ({"special": np.zeros((2, 1), bool)}, r"Tokens.special: expected shape \[2\], got \[2, 1\]"),
+        ({"segments": (Segment("user", 0, 3),)}, r"within 0\.\.2, got \(0, 3\)"),
+        ({"segments": (Segment("user", 2, 1),)}, r"got \(2, 1\)"),
+    ],
+)
+def test_tokens_refuse(change, message):
+    with pytest.raises(ShapeError, match=message):
+        Tokens(**{**TOKENS, **change})
+
+
+def test_tokens_are_read_only():
+    tokens = Tokens(**TOKENS)
+    with pytest.raises(ValueError, match="read-only"):
+        tokens.ids[0] = 5
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        tokens.text = "x"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"k": np.zeros((2, 5, 4))}, r"k: expected shape \[any, any, 3\], got \[2, 5, 4\]"),
+        ({"k": np.zeros((3, 5, 3))}, "a divisor of 4, got 3"),
+        ({"entropy": np.zeros((4, 6))}, r"entropy: expected shape \[4, 5\], got \[4, 6\]"),
+        ({"column_sum": np.zeros((2, 5))}, r"column_sum: expected shape \[4, 5\], got \[2, 5\]"),
+        ({"allowed": np.zeros(4, int)}, r"allowed: expected shape \[5\], got \[4\]"),
+        ({"seen_by": np.zeros(6, int)}, r"seen_by: expected shape \[5\], got \[6\]"),
+        ({"visible": np.ones((5, 4), bool)}, r"visible: expected shape \[5, 5\], got \[5, 4\]"),
+        ({"thumbnail": np.zeros((1, 5, 5), np.uint8)}, r"thumbnail: expected shape \[4, any, any\]"),
+    ],
+)
+def test_layers_refuse(change, message):
+    with pytest.raises(ShapeError, match=message):
+        layer(**change)
+
+
+def test_a_layer_needs_a_map_or_what_makes_one():
+    with pytest.raises(BadInput, match="expected queries and keys, or weights"):
+        layer(q=None, k=None)
+
+
+def test_a_missing_layer_needs_a_reason():
+    with pytest.raises(BadInput, match="layer 0 has no attention and no reason"):
+        Trace(layers=(None,))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"causal": False},
+        {"window": 2},
+        {"softcap": 0.7},
+        {"sinks": np.array([0.5, -1.0, 3.0, 0.0])},
+        {"bias": np.random.default_rng(1).normal(size=(4, 5, 5))},
+        {"bias": np.random.default_rng(1).normal(size=(1, 5, 5))},
+        {"scale": 3.0},
+    ],
+    ids=str,
+)
+def test_patterns_by_brute_force(options):
+    rng = np.random.default_rng(0)
+    q, k = rng.normal(size=(4, 5, 3)), rng.normal(size=(2, 5, 3))
+    found = capture(q, k, **options)
+    seen = visibility(5, 5, causal=options.get("causal", True))
+    if "window" in options:
+        seen &= visibility(5, 5, causal=False, window=options["window"])
+    rest = {name: options[name] for name in ("softcap", "sinks", "bias") if name in options}
+    expected = attention(q, k, seen, scale=options.get("scale", 3**-0.5), **rest)
+    for head in range(4):
+        np.testing.assert_allclose(found.pattern(head), expected[head], atol=1e-6)
+        np.testing.assert_allclose(found.pattern(head, slice(2, 4)), expected[head, 2:4], atol=1e-6)
+
+
+def test_softmax_by_hand():
+    """Scores 0 and ln 3 give 1/4 and 3/4; the first query sees itself only."""
+    found = capture(np.ones((1, 2, 1)), np.array([[[0.0], [np.log(3)]]]), scale=1.0)
+    np.testing.assert_allclose(found.pattern(0), [[1, 0], [0.25, 0.75]], atol=1e-7)
+
+
+def test_a_row_that_sees_nothing_is_zero():
+    nothing = np.ones((5, 5), bool)
+    nothing[2] = False
+    rng = np.random.default_rng(0)
+    found = capture(rng.normal(size=(1, 5, 3)), rng.normal(size=(1, 5, 3)), visible=nothing)
+    assert not found.pattern(0)[2].any()
+
+
+def test_a_trace_names_the_layers_and_heads_it_has():
+    trace = random_trace(4, heads=(2, 3), missing=(1,))
+    assert trace.heads == 2
+    assert trace.nbytes > 0
+    for call, message in [
+        (lambda: trace.attention(2, 0), "layers 0 to 1"),
+        (lambda: trace.attention(-1, 0), "layers 0 to 1"),
+        (lambda: trace.attention(0, 2), "heads 0 to 1"),
+        (lambda: trace.attention(1, 0), "Layer 1 has no attention: a linear layer"),
+    ]:
+        with pytest.raises(BadInput, match=message):
+            call()
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: HeadScores(metrics={}, units={}), "at least one metric"),
+        (
+            lambda: HeadScores(metrics={"a": np.zeros((2, 3)), "b": np.zeros((2, 4))}, units={"a": "", "b": ""}),
+            r"metrics\['b'\]: expected shape \[2, 3\], got \[2, 4\]",
+        ),
+        (lambda: HeadScores(metrics={"a": np.zeros(3)}, units={"a": ""}), r"expected shape \[any, any\], got \[3\]"),
+        (lambda: HeadScores(metrics={"a": np.zeros((2, 3))}, units={}), "no unit for metric 'a'"),
+        (
+            lambda: HeadScores(metrics={"a": np.zeros((2, 3))}, units={"a": ""}, layer_importance=np.zeros(3)),
+            r"expected shape \[2\], got \[3\]",
+        ),
+        (
+            lambda: HeadScores(metrics={"a": np.zeros((2, 3))}, units={"a": ""}, received=np.zeros((3, 9))),
+            r"expected shape \[2, any\], got \[3, 9\]",
+        ),
+        (lambda: TokenScores(scores=np.zeros((2, 2)), unit=""), r"expected shape \[any\], got \[2, 2\]"),
+        (
+            lambda: TokenMatrix(scores=np.zeros((2, 3)), rows=np.arange(2), columns=np.arange(4), unit=""),
+            r"expected shape \[2, 4\], got \[2, 3\]",
+        ),
+        (lambda: Table(columns=("a", "b"), rows=((1, 2), (3,))), "row 1: expected shape 2 cells, got 1 cells"),
+        (lambda: View(kind="hologram", payload=None), "got 'hologram'"),
+    ],
+)
+def test_results_refuse(make, message):
+    with pytest.raises(BadInput, match=message):
+        make()
+
+
+@pytest.mark.parametrize("change", ["top_logprobs", "entropy", "target_rank", "settles_at"])
+def test_lens_tables_refuse(change):
+    table = sample_finding("lens_table").result
+    with pytest.raises(ShapeError, match=f"LensTable.{change}: expected shape"):
+        dataclasses.replace(table, **{change: np.zeros((1, 1, 1, 1))})
+
+
+def test_patterns_refuse_all_heads_of_another_shape():
+    found = sample_finding("attention_pattern").result
+    with pytest.raises(ShapeError, match=r"every: expected shape \[3, 3, 8, 8\], got \[3, 3, 8, 7\]"):
+        dataclasses.replace(found, every=np.zeros((3, 3, 8, 7), np.float16))
+
+
+@pytest.mark.parametrize("kind", result_types())
+def test_every_result_survives_json(kind):
+    check_round_trip(sample_finding(kind).result)
+
+
+def test_all_heads_survive_json():
+    found = sample_finding("attention_pattern").result
+    every = np.random.default_rng(0).random((3, 3, 8, 8)).astype(np.float16)
+    check_round_trip(dataclasses.replace(found, every=every))
+
+
+def test_float32_is_exact_and_missing_is_null():
+    values = np.random.default_rng(0).normal(size=1000).astype(np.float32)
+    again = np.array(json.loads(json.dumps(to_jsonable(values))), np.float32)
+    assert (again == values).all()
+    found = to_jsonable({"a": np.array([[1.5, np.nan], [np.inf, 0]]), "b": np.float32("nan"), 3: frozenset({2, 1})})
+    assert found == {"a": [[1.5, None], [None, 0]], "b": None, "3": [1, 2]}
+
+
+@pytest.mark.parametrize("shape", [(0,), (2, 0), (0, 2), (1, 1, 1)])
+def test_empty_arrays_keep_their_outline(shape):
+    assert to_jsonable(np.zeros(shape)) == np.zeros(shape).tolist()
+
+
+@pytest.mark.parametrize(
+    ("kind", "data", "error", "message"),
+    [
+        ("nope", {}, UnknownName, "Unknown result kind 'nope'"),
+        ("table", {"columns": ["a"]}, BadInput, "missing fields rows"),
+        ("table", {"columns": ["a"], "rows": [], "color": 1}, UnknownName, "Unknown field of table 'color'"),
+        ("table", {"columns": ["a"], "rows": [[1, 2]]}, ShapeError, "expected shape 1 cells, got 2 cells"),
+    ],
+)
+def test_json_of_something_else_is_refused(kind, data, error, message):
+    with pytest.raises(error, match=message):
+        from_jsonable(kind, data)
+
+
+def test_an_unknown_name_lists_what_exists():
+    error = UnknownName("layer", "entropi", ["focus", "entropy"])
+    assert str(error) == "Unknown layer 'entropi'. Did you mean 'entropy'? Known: entropy, focus."
+    assert LayerCapture.__dataclass_fields__.keys() >= {"q", "k", "weights"}
