@@ -9,12 +9,14 @@ from itertools import pairwise
 
 import pytest
 
+from attnviz.demo import train
 from attnviz.demo.text import AGENT_SYSTEM_PROMPT, EXAMPLES, agent, direct, draw, draw_held_out, split, world
 from attnviz.demo.text.noise import roughen
 from attnviz.demo.text.numbers import calculate, random_number, written
 from attnviz.demo.text.problem import Problem, Step
 from attnviz.demo.text.prompts import RESERVED_TEMPLATES, random_agent_prompt
 from attnviz.demo.text.stream import conversation, tools_for
+from attnviz.demo.tokenizer import train_tokenizer
 
 
 def documents(count, seed=0, agent_share=0.6):
@@ -208,10 +210,35 @@ def assert_clean(document):
     assert not held, (held, document.text)
 
 
-def test_nothing_held_out_is_in_a_good_part_of_the_training_stream():
-    rng = random.Random(0)
-    for _ in range(40_000):
-        assert_clean(draw(rng, agent_share=0.6))
+def go_through_the_training_stream(monkeypatch, steps_of):
+    """The very texts that train() draws, in its order; returns how many there were."""
+    checked = 0
+
+    def checking(rng, *, agent_share):
+        nonlocal checked
+        document = draw(rng, agent_share=agent_share)
+        assert_clean(document)
+        checked += 1
+        return document
+
+    recipe, tokenizer = train.Recipe(), train_tokenizer()
+    repetition = train.new_repetition(tokenizer)
+    monkeypatch.setattr(train, "draw", checking)
+    rng = random.Random(recipe.seed)
+    for stage in recipe.stages:
+        source = train.batches(rng, tokenizer, repetition, stage, recipe.batch_tokens)
+        for _ in range(steps_of(stage)):
+            next(source)
+    return checked
+
+
+def test_nothing_held_out_is_in_a_good_part_of_the_training_stream(monkeypatch):
+    assert go_through_the_training_stream(monkeypatch, lambda stage: stage.steps // 10) > 10_000
+
+
+@pytest.mark.slow
+def test_nothing_held_out_is_in_the_whole_training_stream(monkeypatch):
+    assert go_through_the_training_stream(monkeypatch, lambda stage: stage.steps) > 100_000
 
 
 def test_held_out_problems_are_held_out_in_every_part():
