@@ -33,6 +33,9 @@ def _same(before: Any, after: Any) -> bool:
             return bool(np.array_equal(before, after))
         rounding = 2e-7 if before.dtype == np.float64 else 0  # nine digits are written, and read as float32
         return bool(np.allclose(before.astype(np.float64), after, rtol=rounding, atol=0, equal_nan=True))
+    if dataclasses.is_dataclass(before):
+        fields = [field.name for field in dataclasses.fields(before)]
+        return type(before) is type(after) and all(_same(getattr(before, n), getattr(after, n)) for n in fields)
     if isinstance(before, Mapping):
         return before.keys() == after.keys() and all(_same(before[k], after[k]) for k in before)
     if isinstance(before, float):
