@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
@@ -43,6 +43,14 @@ class AttentionCall:
     softcap: float | None
     sinks: torch.Tensor | None
     window: int | None
+
+    def without_unused_keys(self) -> AttentionCall:
+        """Without the empty end of a static cache: a causal call of several queries starts at the first key."""
+        count = self.query.shape[2]
+        if not self.causal or self.key.shape[2] <= count:
+            return self
+        bias = None if self.bias is None else self.bias[..., :count]
+        return replace(self, key=self.key[:, :, :count], value=self.value[:, :, :count], bias=bias)
 
 
 class Collector(Protocol):
@@ -92,42 +100,41 @@ def attention(
     from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
     collector = _collector.get()
-    if collector is None and softcap is None and s_aux is None:
-        kwargs.pop("output_attentions", None)
-        output, _ = sdpa_attention_forward(
-            module,
-            query,
-            key,
-            value,
-            attention_mask,
-            dropout=dropout,
-            scaling=scaling,
-            is_causal=is_causal,
-            position_bias=position_bias,
-            **kwargs,
-        )
-        return output, None
-    causal = getattr(module, "is_causal", True) if is_causal is None else is_causal
-    causal = bool(causal and attention_mask is None and query.shape[2] > 1)
-    if causal and key.shape[2] > query.shape[2]:  # an empty static cache: only the first keys hold anything
-        key, value = key[:, :, : query.shape[2]], value[:, :, : query.shape[2]]
-        position_bias = None if position_bias is None else position_bias[..., : query.shape[2]]
-    call = AttentionCall(
-        module=module,
-        query=query,
-        key=key,
-        value=value,
-        mask=attention_mask,
-        causal=causal,
-        scale=query.shape[-1] ** -0.5 if scaling is None else float(scaling),
-        bias=position_bias,
-        softcap=softcap,
-        sinks=s_aux,
-        window=kwargs.get("sliding_window"),
+    plain = softcap is None and s_aux is None  # SDPA knows neither
+    if collector is not None or not plain:
+        causal = getattr(module, "is_causal", True) if is_causal is None else is_causal
+        call = AttentionCall(
+            module=module,
+            query=query,
+            key=key,
+            value=value,
+            mask=attention_mask,
+            causal=bool(causal and attention_mask is None and query.shape[2] > 1),
+            scale=query.shape[-1] ** -0.5 if scaling is None else float(scaling),
+            bias=position_bias,
+            softcap=softcap,
+            sinks=s_aux,
+            window=kwargs.get("sliding_window"),
+        ).without_unused_keys()
+        captured = None if collector is None else collector.attend(call)
+        if captured is None and not plain:
+            captured = explicit_attention(call)
+        if captured is not None:
+            return captured.transpose(1, 2).contiguous(), None
+    kwargs.pop("output_attentions", None)
+    output, _ = sdpa_attention_forward(
+        module,
+        query,
+        key,
+        value,
+        attention_mask,
+        dropout=dropout,
+        scaling=scaling,
+        is_causal=is_causal,
+        position_bias=position_bias,
+        **kwargs,
     )
-    captured = None if collector is None else collector.attend(call)
-    mixed = explicit_attention(call) if captured is None else captured
-    return mixed.transpose(1, 2).contiguous(), None
+    return output, None
 
 
 def explicit_attention(call: AttentionCall) -> torch.Tensor:

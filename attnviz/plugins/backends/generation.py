@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from attnviz.hooks import BadInput, Sampling, Tokens
 from attnviz.plugins.backends.forward import input_device
 
@@ -63,6 +65,20 @@ def generate_ids(
             streamer=received,
         )
     return [int(i) for i in output[0, ids.shape[1] :]]
+
+
+def generation_fault(module: torch.nn.Module, tokenizer: Any) -> str | None:
+    """Why this module does not generate, found by trying two tokens; None if it does."""
+    name = type(module).__name__
+    if not module.can_generate():
+        return f"{name} does not continue a text."
+    ids = np.array([1, 2, 1])
+    blank = Tokens(ids, ("",) * 3, np.full((3, 2), -1), np.zeros(3, bool), "")
+    try:
+        generate_ids(module, tokenizer, blank, Sampling(max_new_tokens=2), None, None)
+    except (RuntimeError, ValueError, TypeError, AttributeError, IndexError) as error:
+        return f"{name} cannot generate: {' '.join(str(error).split())[:200]}"
+    return None
 
 
 def end_ids(module: torch.nn.Module, tokenizer: Any) -> list[int]:

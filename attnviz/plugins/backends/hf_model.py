@@ -28,7 +28,7 @@ from attnviz.hooks import (
 from attnviz.plugins.backends import attention_function
 from attnviz.plugins.backends.capture import FLOAT32_BUDGET, AttentionCollector, capture_map
 from attnviz.plugins.backends.forward import model_inputs, run_forward
-from attnviz.plugins.backends.generation import check_sampling, generate_ids
+from attnviz.plugins.backends.generation import check_sampling, generate_ids, generation_fault
 from attnviz.plugins.backends.lens import lens_table
 from attnviz.plugins.backends.loading import Loaded, load_model, quiet
 from attnviz.plugins.backends.readout import Readout, find_readout
@@ -45,7 +45,8 @@ def load(spec: ModelSpec) -> HuggingFaceModel:
             readout: Readout | Unavailable = find_readout(loaded.module, _vocabulary(loaded))
         except Unavailable as reason:
             readout = reason
-    return HuggingFaceModel(_card(loaded, route, readout), loaded, route, readout, TokenLabels.of(loaded.tokenizer))
+        card = _card(loaded, route, readout)
+    return HuggingFaceModel(card, loaded, route, readout, TokenLabels.of(loaded.tokenizer))
 
 
 @dataclass(frozen=True)
@@ -120,6 +121,7 @@ class HuggingFaceModel:
             targets=targets,
             sites=sites,
             label=self.label,
+            causal=self.card.causal,
         )
 
     def generate(
@@ -195,14 +197,6 @@ def _positions(loaded: Loaded) -> int | None:
     return int(limit)
 
 
-def _is_causal(loaded: Loaded, route: Route) -> bool:
-    config = loaded.module.config.get_text_config()
-    named = getattr(config, "is_causal", None)
-    if named is not None:
-        return bool(named)
-    return bool(getattr(config, "is_decoder", False)) or bool(loaded.module.can_generate())
-
-
 def _card(loaded: Loaded, route: Route, readout: Readout | Unavailable) -> ModelCard:
     module = loaded.module
     name = type(module).__name__
@@ -211,9 +205,10 @@ def _card(loaded: Loaded, route: Route, readout: Readout | Unavailable) -> Model
         missing["attention"] = route.reason
     if isinstance(readout, Unavailable):
         missing["logits"] = str(readout)
-    causal = _is_causal(loaded, route)
-    if not module.can_generate() or not causal:
-        missing["generation"] = f"{name} does not continue a text."
+    causal = bool(module.can_generate()) if route.causal is None else route.causal
+    fault = generation_fault(module, loaded.tokenizer) if causal else f"{name} does not continue a text."
+    if fault is not None:
+        missing["generation"] = fault
     parameter = next(module.parameters())
     return ModelCard(
         name=loaded.name,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -35,8 +36,9 @@ def lens_table(
     targets: Sequence[int],
     sites: str,
     label: Callable[[int], str],
+    causal: bool = True,
 ) -> LensTable:
-    """See LensTable and Model.lens.
+    """See LensTable and Model.lens. Of a model that is not causal, position p predicts token p itself.
 
     Raises:
         BadInput: positions, top_k, targets or sites that do not fit the run.
@@ -59,7 +61,8 @@ def lens_table(
             raw = readout.logits(part.reshape(-1, part.shape[-1])).view(*part.shape[:2], vocabulary)
             columns.fill(chunk, raw, logits[chunk], wanted[chunk])
     dtype = str(next(module.parameters()).dtype)
-    return columns.table((*names[:-1], "model"), tokens, positions, top_k, targets, label, dtype)
+    table = columns.table((*names[:-1], "model"), positions, top_k, targets, label, dtype)
+    return table if causal else replace(table, info=(*table.info, "position p shows the guess for token p itself"))
 
 
 def _check_request(tokens: Tokens, positions: Sequence[int], top_k: int, targets: Sequence[int], sites: str) -> None:
@@ -135,7 +138,6 @@ class _Columns:
     def table(
         self,
         names: tuple[str, ...],
-        tokens: Tokens,
         positions: Sequence[int],
         top_k: int,
         targets: Sequence[int],

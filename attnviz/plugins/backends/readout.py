@@ -32,8 +32,8 @@ class Readout:
     blocks      the transformer blocks, in order
     chain       modules from a block's output to raw logits: final norm, …, unembedding
     scale, softcap   logits = softcap · tanh(scale · raw / softcap)
-    attention   of each block the module whose output is added to the residual stream before the MLP's; empty if
-                the blocks are not built so
+    attention   of each block the module whose output, times `multiplier`, is added to the residual stream before the
+                MLP's; empty if the blocks are not built so
     """
 
     blocks: tuple[torch.nn.Module, ...]
@@ -41,6 +41,7 @@ class Readout:
     scale: float = 1.0
     softcap: float | None = None
     attention: tuple[torch.nn.Module, ...] = ()
+    multiplier: float = 1.0
 
     def logits(self, states: torch.Tensor) -> torch.Tensor:
         """[n, d] residual stream -> [n, V] float32 logits."""
@@ -66,14 +67,16 @@ def find_readout(module: torch.nn.Module, vocabulary: int) -> Readout:
     if not blocks:
         raise Unavailable(f"{name}: its transformer blocks were not found, so there is no residual stream to read.")
     ids = np.arange(_PROBE_TOKENS) * 5 % max(vocabulary - 1, 1) + 1
-    with recording(list(module.modules())) as passages:
+    with recording(list(module.modules()), lambda tensor: tensor.clone()) as passages:
         output = run_forward(module, model_inputs(module, ids))
     logits = logits_of(output)
     if logits is None or logits.ndim != 2 or logits.shape[-1] < 2 or logits.shape[0] != len(ids):
         raise Unavailable(f"{name} has no output over a vocabulary: it is not a language model.")
     chain, last, raw = _chain(name, passages, blocks[-1], logits.shape)
     scale, softcap = _scale(config, raw, logits)
-    found = Readout(tuple(blocks), tuple(chain), scale, softcap, tuple(_attention(passages, blocks)))
+    multiplier = float(getattr(config, "residual_multiplier", None) or 1.0)  # Granite
+    added = _attention(passages, blocks, multiplier)
+    found = Readout(tuple(blocks), tuple(chain), scale, softcap, tuple(added), multiplier)
     _verify(name, found, last, logits)
     return found
 
@@ -150,25 +153,27 @@ def _verify(name: str, readout: Readout, last: torch.Tensor, logits: torch.Tenso
         raise Unavailable(f"{name}: final norm and unembedding do not give the model's logits (off by {apart:.2g}).")
 
 
-def _attention(passages: Sequence[Passage], blocks: Sequence[torch.nn.Module]) -> list[torch.nn.Module]:
+def _attention(
+    passages: Sequence[Passage], blocks: Sequence[torch.nn.Module], multiplier: float
+) -> list[torch.nn.Module]:
     """Of each block the module whose output is added to the residual stream before the MLP's; [] if there is none."""
-    found = [_added_first(passages, block) for block in blocks]
+    found = [_added_first(passages, block, multiplier) for block in blocks]
     return [module for module in found if module is not None] if None not in found else []
 
 
-def _added_first(passages: Sequence[Passage], block: torch.nn.Module) -> torch.nn.Module | None:
-    """Found by trying: block input + first + second = block output."""
+def _added_first(passages: Sequence[Passage], block: torch.nn.Module, multiplier: float) -> torch.nn.Module | None:
+    """Found by trying: block input + multiplier · (first + second) = block output."""
     import torch
 
     whole = _first(passages, block)
     if whole.inside is None or whole.outside is None:
         return None
-    change = whole.outside - whole.inside
+    change = (whole.outside - whole.inside) / multiplier
     inner = {id(part) for part in block.modules()} - {id(block)}
     parts = [
-        (p.module, p.outside)
+        (p.module, p.outside.reshape(change.shape))  # OPT's MLP works on [T, d]
         for p in passages
-        if id(p.module) in inner and p.outside is not None and p.outside.shape == change.shape
+        if id(p.module) in inner and p.outside is not None and p.outside.numel() == change.numel()
     ]
     for index, (module, first) in enumerate(parts):
         for _, second in parts[index + 1 :]:
@@ -194,27 +199,31 @@ def site_states(
             f"{type(module).__name__}: its blocks do not add attention and MLP to one residual stream, so there is "
             'no state after attention. Use sites="blocks".'
         )
-    added = readout.attention if sublayers else ()
-    with recording([*readout.blocks, *added]) as passages:
-        output = run_forward(module, model_inputs(module, ids, logits_at=positions))
-    logits = output.logits[0]
     rows = torch.tensor(list(positions), dtype=torch.long)
-    names, states = ["embedding"], [_rows(_first(passages, readout.blocks[0]).inside, rows)]
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        at = rows.to(tensor.device)
+        return tensor[0, at] if tensor.ndim == 3 else tensor[at]  # [P, d]
+
+    added = readout.attention if sublayers else ()
+    with recording([*readout.blocks, *added], keep) as passages:
+        output = run_forward(module, model_inputs(module, ids, logits_at=positions))
+    names, states = ["embedding"], [_kept(_first(passages, readout.blocks[0]).inside)]
     for index, block in enumerate(readout.blocks):
         whole = _first(passages, block)
         if sublayers:
-            part = _first(passages, added[index])
             names.append(f"attention {index}")
-            states.append(_rows(whole.inside, rows) + _rows(part.outside, rows))
+            change = _kept(_first(passages, added[index]).outside) * readout.multiplier
+            states.append(_kept(whole.inside) + change)
         names.append(f"block {index}")
-        states.append(_rows(whole.outside, rows))
-    device = logits.device
+        states.append(_kept(whole.outside))
+    logits = output.logits[0]
     if logits.shape[0] != len(positions):
-        logits = logits[rows.to(device)]
-    return tuple(names), torch.stack([s.to(device) for s in states]), logits.float()
+        logits = logits[rows.to(logits.device)]
+    return tuple(names), torch.stack([s.to(logits.device) for s in states]), logits.float()
 
 
-def _rows(tensor: torch.Tensor | None, rows: torch.Tensor) -> torch.Tensor:
+def _kept(tensor: torch.Tensor | None) -> torch.Tensor:
     if tensor is None:
         raise Unavailable("A block of this model passes its state on in a form that is not known.")
-    return tensor[0, rows.to(tensor.device)]
+    return tensor

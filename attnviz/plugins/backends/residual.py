@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -14,12 +14,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Passage:
-    """One pass through a module: the first tensor it was given and the first it returned (either may be missing)."""
+    """One pass through a module: what was kept of the first tensor given and of the first returned, if any."""
 
     module: torch.nn.Module
     inside: torch.Tensor | None
     outside: torch.Tensor | None
-    depth: int
 
 
 def find_blocks(module: torch.nn.Module, count: int) -> list[torch.nn.Module]:
@@ -33,23 +32,29 @@ def find_blocks(module: torch.nn.Module, count: int) -> list[torch.nn.Module]:
 
 
 @contextmanager
-def recording(modules: Sequence[torch.nn.Module]) -> Iterator[list[Passage]]:
+def recording(
+    modules: Sequence[torch.nn.Module], keep: Callable[[torch.Tensor], torch.Tensor]
+) -> Iterator[list[Passage]]:
     """Records every pass of this thread through `modules`, in order of leaving; other threads are not recorded.
 
-    The hooks are gone afterwards, also when the body raises.
+    `keep` copies what is wanted of a tensor at once: some models add to their own states in place later on. The hooks
+    are gone afterwards, also when the body raises.
     """
     passages: list[Passage] = []
     entered: list[torch.Tensor | None] = []
     thread = threading.get_ident()
 
+    def kept(args: tuple[Any, ...], kwargs: dict[str, Any]) -> torch.Tensor | None:
+        tensor = _first_tensor(args, kwargs)
+        return None if tensor is None else keep(tensor)
+
     def enter(module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if threading.get_ident() == thread:
-            entered.append(_first_tensor(args, kwargs))
+            entered.append(kept(args, kwargs))
 
     def leave(module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
         if threading.get_ident() == thread:
-            inside = entered.pop()
-            passages.append(Passage(module, inside, _first_tensor((output,), {}), len(entered)))
+            passages.append(Passage(module, entered.pop(), kept((output,), {})))
 
     handles: list[Any] = []
     try:

@@ -37,6 +37,7 @@ class Route:
     missing: Mapping[int, str] = field(default_factory=dict)
     calls: Mapping[CallKey, int] = field(default_factory=dict)
     maps: tuple[int, ...] = ()
+    causal: bool | None = None  # as seen in the maps; None without any
     head_floats: int = 0  # Σ over layers of (H + H_kv)·D: float numbers of queries and keys per token
 
 
@@ -185,6 +186,7 @@ def _interface_route(module: torch.nn.Module, look: _Look, eager: _Look | None, 
         reason=f"attnviz's attention function, compared {against} on {_PROBE_TOKENS} tokens",
         cards=tuple(cards),
         missing=missing,
+        causal=all(capture.causal for capture in look.captures),
         calls={key: index for index, (key, _) in zip(layers, look.calls, strict=True)},
         head_floats=floats,
     )
@@ -208,5 +210,6 @@ def _eager_route(module: torch.nn.Module, eager: _Look, count: int, refused: str
         reason=f"transformers' eager maps, because {refused}",
         cards=tuple(cards),
         missing=_without_attention(kinds, set(layers)),
+        causal=all(not np.triu(weights, 1).any() for weights in eager.maps),
         maps=layers,
     )
