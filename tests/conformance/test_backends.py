@@ -1,0 +1,72 @@
+"""Every backend on tiny random models: full, grouped-query and sliding-window attention, and an encoder."""
+
+import pytest
+
+from attnviz.hooks import ModelSpec
+from attnviz.registry import load_registry
+from attnviz.testing import check_analysis, check_backend, fake_request
+
+REGISTRY = load_registry()
+SMALL = {
+    "vocab_size": 257,
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "intermediate_size": 48,
+    "max_position_embeddings": 64,
+}
+FAMILIES = {
+    "gpt2": {"vocab_size": 257, "n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 64},
+    "llama": {**SMALL, "num_key_value_heads": 2},
+    "mistral": {**SMALL, "num_key_value_heads": 2, "sliding_window": 6},
+    "bert": SMALL,
+}
+
+
+def tokenizer():
+    """One token per byte, <s> first."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
+    from transformers import PreTrainedTokenizerFast
+
+    names = sorted(pre_tokenizers.ByteLevel.alphabet())
+    core = Tokenizer(models.BPE(vocab={name: i for i, name in enumerate([*names, "<s>"])}, merges=[]))
+    core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    core.decoder = decoders.ByteLevel()
+    core.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 256)])
+    core.add_special_tokens(["<s>"])
+    return PreTrainedTokenizerFast(tokenizer_object=core, bos_token="<s>", eos_token="<s>")
+
+
+def module(family):
+    """Random weights, also in norms and biases: ones and zeros would hide a norm applied twice."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMaskedLM
+
+    config = AutoConfig.for_model(family, **FAMILIES[family], bos_token_id=256, eos_token_id=256)
+    torch.manual_seed(0)
+    build = AutoModelForMaskedLM if family == "bert" else AutoModelForCausalLM
+    model = build.from_config(config).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.ndim == 1:
+                parameter.add_(torch.randn_like(parameter) * 0.1)
+    return model
+
+
+@pytest.fixture(scope="module", params=FAMILIES)
+def family(request):
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield request.param, (module(request.param), tokenizer())
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("backend", [pytest.param(b, id=b.name) for b in REGISTRY.backends.values()])
+def test_backends_keep_the_contract(backend, family):
+    name, objects = family
+    model = check_backend(backend, ModelSpec(f"tiny-{name}", objects=objects))
+    for analysis in REGISTRY.analyses.values():
+        if analysis.requires <= model.card.capabilities and (model.card.causal or "logits" not in analysis.requires):
+            check_analysis(analysis, fake_request(analysis, model, "one two one two"))

@@ -1,0 +1,121 @@
+"""Every registered plugin keeps its promises: those of this project, of `plugins/`, and any that is installed."""
+
+import dataclasses
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import attnviz
+from attnviz.hooks import ModelSpec
+from attnviz.registry import load_one, load_registry
+from attnviz.testing import (
+    FakeModel,
+    check_analysis,
+    check_backend,
+    check_format,
+    check_plugin,
+    check_registry,
+    check_renderer,
+    check_tool,
+    fake_request,
+    sample_finding,
+)
+from attnviz.testing.plugins import CONTENTS
+
+ROOT = Path(attnviz.__file__).parent.parent
+EXAMPLE = ROOT / "plugins" / "attnviz-example"
+REGISTRY = load_registry()
+ANALYSES = REGISTRY.analyses.values()
+PAIRS = [(r, accepted.kind) for r in REGISTRY.renderers.values() for accepted in r.accepts]
+
+
+def named(descriptors):
+    return [pytest.param(descriptor, id=descriptor.name) for descriptor in descriptors]
+
+
+def test_the_registry_is_whole():
+    check_registry(REGISTRY)
+
+
+@pytest.mark.parametrize("name", [record.name for record in REGISTRY.plugins])
+def test_every_plugin_passes_the_check_of_the_command_line(name):
+    assert check_plugin(name, REGISTRY) == []
+
+
+def test_every_analysis_can_run_on_the_fake_model():
+    """Else the checks below would leave it out without a word."""
+    able = FakeModel().card.capabilities
+    assert [a.name for a in ANALYSES if not a.requires <= able] == []
+
+
+@pytest.mark.parametrize("analysis", named(ANALYSES))
+def test_analyses(analysis):
+    check_analysis(analysis, fake_request(analysis))
+
+
+@pytest.mark.parametrize("analysis", named(ANALYSES))
+def test_analyses_with_every_switch_on(analysis):
+    switches = {param.name: True for param in analysis.params if param.type == "bool"}
+    words = {param.name: param.choices[-1] for param in analysis.params if param.choices}
+    check_analysis(analysis, fake_request(analysis, **switches, **words))
+
+
+@pytest.mark.parametrize("analysis", named(a for a in ANALYSES if "attention" in a.requires))
+@pytest.mark.parametrize("text", ["a", "日本語 naïve"])
+def test_analyses_of_short_and_foreign_texts(analysis, text):
+    check_analysis(analysis, fake_request(analysis, text=text))
+
+
+@pytest.mark.parametrize(("renderer", "kind"), [pytest.param(r, k, id=f"{r.name}-{k}") for r, k in PAIRS])
+def test_renderers(renderer, kind):
+    check_renderer(renderer, sample_finding(kind))
+
+
+@pytest.mark.parametrize("analysis", named(ANALYSES))
+def test_what_analyses_make_is_drawn(analysis):
+    """Real results, not only samples, by every renderer that accepts them."""
+    request = fake_request(analysis)
+    result = analysis.run(request)
+    for renderer in REGISTRY.renderers.values():
+        if isinstance(result, renderer.accepts):
+            finding = sample_finding(result.kind)
+            check_renderer(renderer, _finding_of(finding, request, result))
+
+
+def _finding_of(finding, request, result):
+    return dataclasses.replace(finding, tokens=request.tokens, result=result, generated_from=None)
+
+
+@pytest.mark.parametrize("format", named(REGISTRY.formats.values()))
+def test_formats(format, tmp_path):
+    check_format(format, CONTENTS[format.content], tmp_path)
+
+
+@pytest.mark.parametrize("tool", named(REGISTRY.tools.values()))
+def test_tools(tool):
+    check_tool(tool, **{"calculator": {"expression": "25 * 37"}}[tool.name])
+
+
+EMBEDDED = [entry for entry in REGISTRY.models.values() if Path(entry.source).is_dir()]
+
+
+@pytest.mark.parametrize("entry", named(EMBEDDED))
+def test_embedded_models(entry):
+    backends = [b for b in REGISTRY.backends.values() if b.handles(ModelSpec(entry.source)) is None]
+    assert backends
+    for backend in backends:
+        check_backend(backend, ModelSpec(entry.source), "What is 25 * 37?")
+
+
+def test_the_installable_example_keeps_the_contract_and_passes_its_own_test():
+    path = EXAMPLE / "attnviz_example.py"
+    assert check_plugin(path, load_one(path)) == []
+    paths = [str(EXAMPLE), str(ROOT)]
+    code = (
+        f"import sys; sys.path[:0] = {paths}; import pytest; sys.exit(pytest.main(['tests', '-p', 'no:cacheprovider']))"
+    )
+    command = [sys.executable, "-W", "error", "-c", code]
+    done = subprocess.run(command, cwd=EXAMPLE, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
