@@ -26,6 +26,8 @@ def expected_column_sum(capture: LayerCapture) -> Floats:
     share = np.divide(1.0, allowed, out=np.zeros(queries), where=allowed > 0)  # [Q] 1 / n(q)
     if capture.visible is None and not capture.causal:
         return np.full(keys, share.sum())
+    if capture.visible is None and queries == keys:  # plain causal: key k is seen by the queries from k on
+        return share[::-1].cumsum()[::-1]
     expected = np.zeros(keys)
     for start in range(0, queries, _ROWS):
         rows = slice(start, min(start + _ROWS, queries))
