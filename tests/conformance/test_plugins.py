@@ -1,6 +1,7 @@
 """Every registered plugin keeps its promises: those of this project, of `plugins/`, and any that is installed."""
 
 import dataclasses
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -119,3 +120,20 @@ def test_the_installable_example_keeps_the_contract_and_passes_its_own_test():
     command = [sys.executable, "-W", "error", "-c", code]
     done = subprocess.run(command, cwd=EXAMPLE, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+BLOCKS = re.findall(
+    r"^```python\n(.*?)^```", (ROOT / "plugins" / "README.md").read_text("utf-8"), re.DOTALL | re.MULTILINE
+)
+
+
+@pytest.mark.parametrize("code", BLOCKS, ids=range(len(BLOCKS)))
+def test_the_code_of_the_plugin_guide_runs_and_keeps_the_contract(code, tmp_path):
+    path = tmp_path / "from_the_guide.py"
+    path.write_text(code, "utf-8")
+    if "@hookimpl" not in code:
+        exec(compile(code, str(path), "exec"), {})
+        return
+    registry = load_one(path)
+    assert check_plugin(path, registry) == []
+    assert sum(1 for line in code.splitlines() if line.strip()) <= 10
