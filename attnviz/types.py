@@ -385,7 +385,9 @@ class AttentionPattern(Result):
     thumbnails  [L, H, n, n] uint8, round(255·√max) over blocks; 0 for a layer without attention
     generated_from  first generated token, or None
     sinks       positions left out and renormalised; empty = nothing was left out
+    visible     [Q, K] keys a query may see, where that is not all or all up to itself (windows); else None
     every       [L, H, Q, K] float16, or None unless all heads were asked for
+    every_visible  [L, Q, K] the same as `visible` for the layers of `every`, or None where no layer needs it
     """
 
     kind: ClassVar[str] = "attention_pattern"
@@ -397,11 +399,17 @@ class AttentionPattern(Result):
     generated_from: int | None = None
     sinks: tuple[int, ...] = ()
     missing: Mapping[int, str] = field(default_factory=dict)
+    visible: Bools | None = None
     every: Floats | None = None
+    every_visible: Bools | None = None
 
     def __post_init__(self) -> None:
         _need("AttentionPattern.weights", self.weights, (None, None))
         _need("AttentionPattern.thumbnails", self.thumbnails, (None, None, None, None))
+        if self.visible is not None:
+            _need("AttentionPattern.visible", self.visible, self.weights.shape)
+        if self.every_visible is not None:
+            _need("AttentionPattern.every_visible", self.every_visible, (len(self.thumbnails), *self.weights.shape))
         if self.every is not None:
             _need("AttentionPattern.every", self.every, (*self.thumbnails.shape[:2], *self.weights.shape))
 
@@ -652,6 +660,8 @@ def _restore(annotation: Any, name: str, value: Any) -> Any:
         return {k: _floats(v) for k, v in value.items()}
     if "Floats" in text:
         return _floats(value).astype(np.float16) if name == "every" else _floats(value)
+    if "Bools" in text:
+        return np.asarray(value, np.bool_)
     if "Ints" in text:
         return np.asarray(value, np.int64)
     if text == "SelfCheck":

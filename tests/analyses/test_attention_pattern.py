@@ -121,3 +121,15 @@ def test_mask_window_and_sink_share_are_said():
     assert any("Row q is the row that predicts token q + 1" in line for line in result.info)
     assert any("sink positions 0" in line for line in pattern(layer=0, head=1).warnings)
     assert not any("sink positions" in line for line in pattern(layer=0, head=0).warnings)
+
+
+def test_the_mask_of_a_window_comes_with_the_pattern():
+    """Window 3: query q sees keys q-2 to q. A layer without a window has no mask of its own."""
+    trace = random_trace(8, heads=(2, 2), windows=(None, 3))
+    band = np.tri(8, dtype=bool) & ~np.tri(8, k=-3, dtype=bool)
+    assert pattern(trace, layer=0).visible is None
+    np.testing.assert_array_equal(pattern(trace, layer=1).visible, band)
+    assert pattern(trace, layer="mean").visible is None  # layer 0 sees everything up to the query
+    every = pattern(trace, layer=1, all_heads=True).every_visible
+    np.testing.assert_array_equal(every, np.stack([np.tri(8, dtype=bool), band]))
+    assert pattern(random_trace(8), all_heads=True).every_visible is None

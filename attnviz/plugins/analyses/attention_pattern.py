@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from attnviz.hooks import Analysis, AnalysisRequest, AttentionPattern, BadInput, Param, Trace, hookimpl
+from attnviz.hooks import Analysis, AnalysisRequest, AttentionPattern, BadInput, Bools, Param, Trace, hookimpl
 from attnviz.plugins.analyses.sinks import Sinks, find_sinks, without_sinks
 
 EVERY_BYTES = 64_000_000
@@ -43,7 +43,9 @@ def run(request: AnalysisRequest) -> AttentionPattern:
         generated_from=request.run.generated_from,
         sinks=left_out,
         missing=dict(trace.missing),
+        visible=_visible(trace, sorted({index for index, _ in chosen})),
         every=_every(request, left_out) if request.params["all_heads"] else None,
+        every_visible=_every_visible(trace) if request.params["all_heads"] else None,
         info=_info(request, chosen, weights, sinks, left_out),
         warnings=_warnings(request, chosen, raw, sinks, left_out),
     )
@@ -119,6 +121,29 @@ def _every(request: AnalysisRequest, left_out: tuple[int, ...]) -> NDArray[np.fl
             pattern = trace.attention(layer, head)
             every[layer, head] = without_sinks(pattern, left_out) if left_out else pattern
     return every
+
+
+def _visible(trace: Trace, layers: Sequence[int]) -> Bools | None:
+    """[Q, K] what may be seen in any of the layers; None when one of them has no mask but the causal one."""
+    captures = [trace.layer(index) for index in layers]
+    if any(capture.visible is None for capture in captures):
+        return None
+    hidden = [capture.hidden() for capture in captures]
+    return np.logical_or.reduce([~blocked for blocked in hidden if blocked is not None])
+
+
+def _every_visible(trace: Trace) -> Bools | None:
+    """[L, Q, K] what may be seen in each layer; None when no layer has a mask but the causal one."""
+    captures = [capture for capture in trace.layers if capture is not None]
+    if all(capture.visible is None for capture in captures):
+        return None
+    shape = (len(captures[0].allowed), len(captures[0].seen_by))
+    visible = np.ones((len(trace.layers), *shape), dtype=np.bool_)
+    for index, capture in enumerate(trace.layers):
+        blocked = None if capture is None else capture.hidden()
+        if blocked is not None:
+            visible[index] = ~blocked
+    return visible
 
 
 # --------------------------------------------------------------------------------------------- words
