@@ -129,7 +129,8 @@ def _visible(trace: Trace, layers: Sequence[int]) -> Bools | None:
     if any(capture.visible is None for capture in captures):
         return None
     hidden = [capture.hidden() for capture in captures]
-    return np.logical_or.reduce([~blocked for blocked in hidden if blocked is not None])
+    visible: Bools = np.logical_or.reduce([~blocked for blocked in hidden if blocked is not None])
+    return visible
 
 
 def _every_visible(trace: Trace) -> Bools | None:
