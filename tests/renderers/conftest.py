@@ -81,6 +81,7 @@ def open_page(browser: Any, tmp_path: Path) -> Iterator[Callable[..., Any]]:
         opened.wait_for_selector('#attnviz-view[data-ready="1"]')
         return opened
 
+    open_one.problems = problems  # type: ignore[attr-defined]
     yield open_one
     for context in contexts:
         context.close()

@@ -1,17 +1,79 @@
-"""Files of every kind of result: same bytes twice, escaped, restorable."""
+"""Files of every kind of result: same bytes twice, escaped, restorable, readable."""
 
 from __future__ import annotations
 
+import csv
 import dataclasses
+import io
 import json
 from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 
-from attnviz.hooks import Finding, from_jsonable, to_jsonable
-from attnviz.plugins.renderers import html_page, json_file
-from tests.renderers.samples import HOSTILE, SAMPLES
+from attnviz.hooks import Finding, Renderer, from_jsonable, to_jsonable
+from attnviz.plugins.renderers import (
+    attention_grid,
+    charts,
+    csv_file,
+    head_map,
+    html_page,
+    json_file,
+    lens_grid,
+    picture,
+    table_view,
+    token_matrix,
+    token_strip,
+)
+from attnviz.testing import check_renderer, check_round_trip, sample_finding
+from tests.renderers.samples import (
+    HOSTILE,
+    PLAIN,
+    SAMPLES,
+    finding,
+    make_tokens,
+    sample_attention,
+    sample_heads,
+    sample_lens,
+    sample_scores,
+    sample_table,
+)
+
+MODULES = (
+    attention_grid,
+    head_map,
+    lens_grid,
+    token_strip,
+    token_matrix,
+    table_view,
+    charts,
+    html_page,
+    picture,
+    json_file,
+    csv_file,
+)
+PAIRS = [
+    pytest.param(renderer, kind, id=f"{renderer.name}-{kind}")
+    for module in MODULES
+    for renderer in module.attnviz_renderers()
+    for kind in sorted(SAMPLES)
+    if kind in {accepted.kind for accepted in renderer.accepts}
+]
+
+
+@pytest.mark.parametrize(("renderer", "kind"), PAIRS)
+def test_every_renderer_keeps_its_promises(renderer: Renderer, kind: str) -> None:
+    check_renderer(renderer, SAMPLES[kind]())
+    check_renderer(renderer, sample_finding(kind))
+
+
+def test_every_kind_has_every_suffix() -> None:
+    offered = {(kind, s) for p in PAIRS for r, kind in [p.values] for s in r.suffixes}
+    assert offered == {(kind, s) for kind in SAMPLES for s in (".html", ".png", ".svg", ".csv", ".json")}
+
+
+# ------------------------------------------------------------------------------------------------ json
 
 
 def test_json_restores_the_result(sample: Finding) -> None:
@@ -22,9 +84,9 @@ def test_json_restores_the_result(sample: Finding) -> None:
     again = from_jsonable(envelope["kind"], envelope["result"])
     assert type(again) is type(sample.result)
     for field in dataclasses.fields(again):
-        np.testing.assert_equal(
-            to_jsonable(getattr(again, field.name)), to_jsonable(getattr(sample.result, field.name))
-        )
+        before, after = (to_jsonable(getattr(result, field.name)) for result in (sample.result, again))
+        np.testing.assert_equal(after, before)
+    check_round_trip(sample.result)
 
 
 def test_json_says_nothing_of_time_or_cache(sample: Finding) -> None:
@@ -36,6 +98,104 @@ def test_json_is_one_line_of_ascii(sample: Finding) -> None:
     text = json_file.to_text(sample)
     assert text.isascii()
     assert "\n" not in text
+
+
+# ------------------------------------------------------------------------------------------------ csv
+
+
+def read(shown: Finding) -> list[list[str]]:
+    return list(csv.reader(io.StringIO(csv_file.to_text(shown), newline=""), strict=True))
+
+
+def test_csv_of_a_pattern_has_one_row_per_visible_pair() -> None:
+    shown = sample_attention(PLAIN)
+    head, *rows = read(shown)
+    assert head == ["query", "query token", "key", "key token", "weight"]
+    assert len(rows) == len(PLAIN) * (len(PLAIN) + 1) // 2
+    for query, label, key, _, weight in rows:
+        assert label == PLAIN[int(query)]
+        assert np.float32(weight) == shown.result.weights[int(query), int(key)]
+
+
+def test_csv_headers_carry_units() -> None:
+    head, *rows = read(sample_heads(PLAIN))
+    assert head == ["layer", "head", "entropy [bits]", "focus [0 to 1]", "mean_distance [tokens]"]
+    assert len(rows) == 16
+    assert rows[8] == ["2", "0", "", "", ""]
+
+
+def test_csv_token_scores_name_roles() -> None:
+    head, *rows = read(sample_scores(PLAIN))
+    assert head == ["position", "id", "token", "role", "score [change of log-probability (nats)]"]
+    assert [row[3] for row in rows[:4]] == ["system"] * 3 + ["user"]
+    assert float(rows[0][4]) == -1
+    assert rows[3][4] == ""
+
+
+def test_csv_lens_is_complete() -> None:
+    shown = sample_lens(PLAIN)
+    head, *rows = read(shown)
+    assert len(rows) == len(shown.result.sites) * len(PLAIN) * 5
+    first = dict(zip(head, rows[0], strict=True))
+    assert first["site"] == "embedding"
+    assert float(first["probability"]) == pytest.approx(np.exp(float(first["log-probability [nats]"])), rel=1e-6)
+    assert dict(zip(head, rows[-1], strict=True))["target id"] == ""
+
+
+def test_csv_texts_cannot_run_as_formulas() -> None:
+    rows = read(sample_table())
+    assert rows[2] == ["'=1+1", "-1", "</script>"]
+    for text in ("=1", "+1", "-1", "@x", "\t=1", "\r=1", " =1", "＝1"):
+        assert csv_file.safe_cell(text) == "'" + text
+    for value in (-1, -1.5, "a=1", "", None):
+        assert csv_file.safe_cell(value) == value
+
+
+# ------------------------------------------------------------------------------------------------ pictures
+
+
+@pytest.mark.parametrize("suffix", [".png", ".svg"])
+def test_pictures_are_the_same_every_time(sample: Finding, suffix: str) -> None:
+    first = picture.figure_bytes(sample, suffix)
+    assert all(picture.figure_bytes(sample, suffix) == first for _ in range(3))
+
+
+def test_svg_prints_token_texts_as_they_are() -> None:
+    labels = ("$x_1^2$", "\\frac{a}{b}", "<!--", "&amp;", "\x01", "日本", "🦜", "a$b$c")
+    shown = finding(dataclasses.replace(sample_scores(PLAIN).result, scores=np.arange(8.0)), make_tokens(labels))
+    tree = ElementTree.fromstring(picture.figure_bytes(shown, ".svg"))
+    texts = {"".join(e.itertext()).strip() for e in tree.iter() if str(e.tag).endswith("}text")}
+    assert {"$x_1^2$", "\\frac{a}{b}", "<!--", "&amp;", "⟨U+0001⟩", "日本", "🦜", "a$b$c"} <= texts
+
+
+def test_pictures_print_what_they_show() -> None:
+    shown = sample_attention(PLAIN)
+    tree = ElementTree.fromstring(picture.figure_bytes(shown, ".svg"))
+    text = " ".join("".join(e.itertext()) for e in tree.iter() if str(e.tag).endswith("}text"))
+    for line in (*shown.result.info, *shown.result.warnings, shown.provenance, "attention weight"):
+        assert line in text
+
+
+def test_pictures_touch_no_global_figure_list() -> None:
+    import matplotlib
+    from matplotlib import pyplot
+
+    before = matplotlib.rcParams["text.parse_math"]
+    picture.figure_bytes(sample_scores(), ".png")
+    assert pyplot.get_fignums() == []
+    assert matplotlib.rcParams["text.parse_math"] == before
+
+
+def test_long_axes_keep_their_strongest_cells() -> None:
+    values = np.zeros((3000, 10))
+    values[1777, 4], values[5, 5] = 1, -2
+    pooled = picture._pooled(values)
+    assert pooled.shape == (1200, 10)
+    assert pooled.max() == 1
+    assert pooled.min() == -2
+
+
+# ------------------------------------------------------------------------------------------------ web page
 
 
 def test_html_is_the_same_twice(sample: Finding) -> None:
@@ -51,7 +211,6 @@ def test_html_holds_no_foreign_markup(sample: Finding) -> None:
     assert "<b>result" not in head
     assert tail.count("</script>") == 1
     assert "default-src 'none'" in head
-    assert "http://" not in head + tail
     assert "https://" not in head + tail
 
 
@@ -66,3 +225,11 @@ def test_page_shows_hostile_text_as_text(open_page: Any, kind: str, width: int, 
     page.locator("#attnviz-theme").click()
     assert page.evaluate("document.body.classList.contains('dark')") is not dark
     assert page.locator("#attnviz-text").text_content() == "".join(HOSTILE)
+
+
+@pytest.mark.browser
+def test_a_blocked_script_stays_blocked(open_page: Any) -> None:
+    text = html_page.page(sample_table()).replace("</main>", "</main><script>document.title = 'run'</script>")
+    page = open_page(text)
+    assert page.title() != "run"
+    assert "Content Security Policy" in open_page.problems.pop()

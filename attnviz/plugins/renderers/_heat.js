@@ -2,14 +2,18 @@
 // Needs _common.js.
 //
 //   heatMap({rows, columns, rowLabels, columnLabels, label, describe(i, j) -> [line, …], onPick(i, j), onCursor(lines),
-//            boundary, rowTitle, columnTitle, describeRow(i), describeColumn(j)})
-//     -> {element, setCells(shade, table, centre), setBars(rowBars, columnBars), select(row, column), zoom(percent), redraw(), percent()}
+//            boundary, rowTitle, columnTitle, describeRow(i), describeColumn(j), cellSize(room), cellText(i, j),
+//            footers})
+//     -> {element, setCells(shade, table, centre), setBars(rowBars, columnBars), select(row, column), zoom(percent),
+//         redraw(), percent()}
 //
 //   shade   Uint8Array [rows · columns], an index into table;  centre: 128 for a signed map, else 0
 //   bars    {values, reference} or null; NaN = no bar; column bars are drawn on a √ scale
 //   boundary  first generated token, or null
+//   cellSize  {width, height} of a cell at 100 %, given the room for all; without it cells are square and all fit
+//   footers   a further name under each column;  boundaryAcross: false = only between columns
 
-const HEAT = { tallest: 600, largestCell: 30, labelCell: 9, zooms: [20, 1000] };
+const HEAT = { tallest: 600, largestCell: 30, labelCell: 9, wideCell: 44, zooms: [20, 1000] };
 
 function heatMap(options) {
   const { rows, columns } = options;
@@ -23,10 +27,11 @@ function heatMap(options) {
   const tip = tooltip(element);
   const picture = document.createElement("canvas");
   let shade = null, table = null, centre = 0, percent = 100, cursor = null, chosen = { row: null, column: null };
-  let rowBars = null, columnBars = null, box = null, pooledFor = 0, colours = null, fonts = null;
+  let rowBars = null, columnBars = null, box = null, pooled = null, colours = null, fonts = null;
 
-  const rowNames = options.rowLabels.map((text) => shorten(visibleText(text), 12));
-  const columnNames = options.columnLabels.map((text) => shorten(visibleText(text), 12));
+  const rowNames = options.rowLabels.map((text) => shorten(visibleText(text), 14));
+  const columnNames = options.columnLabels.map((text) => shorten(visibleText(text), 14));
+  const footNames = (options.footers || []).map((text) => shorten(visibleText(text), 14));
 
   function widest(names, font) {
     const pen = canvas.getContext("2d");
@@ -35,26 +40,37 @@ function heatMap(options) {
   }
 
   function layout() {
-    colours = { ink: themeColour("--body-text-color"), faint: themeColour("--body-text-color-subdued"), accent: themeColour("--color-accent"), line: themeColour("--border-color-primary") };
+    colours = { ink: themeColour("--body-text-color"), faint: themeColour("--body-text-color-subdued"), accent: themeColour("--color-accent"), line: themeColour("--border-color-primary"), paper: themeColour("--background-fill-primary") };
     fonts = { mono: themeFont("--font-mono"), text: themeFont("--font") };
     const width = window_.clientWidth || element.clientWidth || 480;
-    const right = rowBars ? 46 : 10, bottom = columnBars ? 44 : 10;
+    const right = rowBars ? 46 : 10, bottom = columnBars ? 44 : footNames.length ? 26 : 10;
     const labelFont = `12px ${fonts.mono}`;
-    const fit = (left, top) => Math.min(HEAT.largestCell, (width - left - right) / columns, (HEAT.tallest - top - bottom) / rows);
-    const named = { left: Math.max(columnBars ? 54 : 30, widest(rowNames, labelFont) + 14), top: Math.max(22, widest(columnNames, labelFont) + 12) };
+    const fit = (left, top) => {
+      const room = { width: width - left - right, height: HEAT.tallest - top - bottom };
+      const square = Math.min(HEAT.largestCell, room.width / columns, room.height / rows);
+      const base = options.cellSize ? options.cellSize(room) : { width: square, height: square };
+      return { width: base.width * percent / 100, height: base.height * percent / 100 };
+    };
+    const least = columnBars || footNames.length ? 54 : 30;
+    const named = { left: Math.max(least, widest(rowNames, labelFont) + 14), top: Math.max(22, widest(columnNames, labelFont) + 12) };
     const plain = { left: columnBars ? 54 : 40, top: 22 };
-    let gutters = named, cell = fit(named.left, named.top) * percent / 100;
-    if (cell < HEAT.labelCell) {
-      gutters = plain;
-      cell = Math.min(fit(plain.left, plain.top) * percent / 100, HEAT.labelCell - 0.01);
+    let gutters = named, cell = fit(named.left, named.top);
+    let rowsNamed = cell.height >= HEAT.labelCell, columnsNamed = cell.width >= HEAT.labelCell;
+    if (!rowsNamed || !columnsNamed || cell.width >= HEAT.wideCell) {
+      gutters = { left: rowsNamed ? named.left : plain.left, top: columnsNamed && cell.width < HEAT.wideCell ? named.top : plain.top };
+      cell = fit(gutters.left, gutters.top);
+      const below = HEAT.labelCell - 0.01;  // the narrower margin must not bring the names back
+      if (!rowsNamed) cell.height = Math.min(cell.height, below);
+      if (!columnsNamed) cell.width = Math.min(cell.width, below);
+      if (!options.cellSize) cell.width = cell.height = Math.min(cell.width, cell.height);
     }
-    const total = { width: gutters.left + columns * cell + right, height: gutters.top + rows * cell + bottom };
+    const total = { width: gutters.left + columns * cell.width + right, height: gutters.top + rows * cell.height + bottom };
     const wide = total.width > width + 1;
     const height = Math.min(total.height, HEAT.tallest) + (wide ? 16 : 0);
     window_.style.height = `${Math.ceil(height)}px`;
     size.style.width = wide ? `${total.width}px` : "100%";
     size.style.height = `${Math.floor(total.height)}px`;
-    box = { ...gutters, right, bottom, cell, named: gutters === named, width: window_.clientWidth, height: Math.min(window_.clientHeight, Math.ceil(total.height)), total };
+    box = { ...gutters, right, bottom, cell, rowsNamed, columnsNamed, width: window_.clientWidth, height: Math.min(window_.clientHeight, Math.ceil(total.height)), total };
     const ratio = window.devicePixelRatio || 1;
     canvas.width = Math.round(box.width * ratio);
     canvas.height = Math.round(box.height * ratio);
@@ -64,22 +80,23 @@ function heatMap(options) {
 
   function paintPicture() {  // one pixel per cell, or per block of cells where cells are smaller than pixels
     const ratio = window.devicePixelRatio || 1;
-    const block = Math.max(1, Math.ceil(1 / (box.cell * ratio) - 0.01));
-    if (pooledFor === block) return;
-    pooledFor = block;
-    const height = Math.ceil(rows / block), width = Math.ceil(columns / block);
+    const down = Math.max(1, Math.ceil(1 / (box.cell.height * ratio) - 0.01));
+    const across = Math.max(1, Math.ceil(1 / (box.cell.width * ratio) - 0.01));
+    if (pooled && pooled.down === down && pooled.across === across) return;
+    pooled = { down, across };
+    const height = Math.ceil(rows / down), width = Math.ceil(columns / across);
     picture.width = width;
     picture.height = height;
     const image = new ImageData(width, height);
     const pixels = new Uint32Array(image.data.buffer);
-    if (block === 1) {
+    if (down === 1 && across === 1) {
       for (let i = 0; i < pixels.length; i++) pixels[i] = table[shade[i]];
     } else {  // the strongest cell of a block stands for it, so that thin lines survive
       const strongest = new Uint8Array(pixels.length).fill(centre);
       for (let i = 0; i < rows; i++) {
-        const line = Math.floor(i / block) * width;
+        const line = Math.floor(i / down) * width;
         for (let j = 0; j < columns; j++) {
-          const at = line + Math.floor(j / block), value = shade[i * columns + j];
+          const at = line + Math.floor(j / across), value = shade[i * columns + j];
           if (Math.abs(value - centre) > Math.abs(strongest[at] - centre)) strongest[at] = value;
         }
       }
@@ -88,8 +105,8 @@ function heatMap(options) {
     picture.getContext("2d").putImageData(image, 0, 0);
   }
 
-  const xOf = (j) => box.left + j * box.cell - window_.scrollLeft;
-  const yOf = (i) => box.top + i * box.cell - window_.scrollTop;
+  const xOf = (j) => box.left + j * box.cell.width - window_.scrollLeft;
+  const yOf = (i) => box.top + i * box.cell.height - window_.scrollTop;
   const areaRight = () => Math.min(box.width - box.right, xOf(columns));
   const areaBottom = () => Math.min(box.height - box.bottom, yOf(rows));
 
@@ -105,8 +122,8 @@ function heatMap(options) {
     pen.rect(box.left, box.top, areaRight() - box.left, areaBottom() - box.top);
     pen.clip();
     pen.imageSmoothingEnabled = false;
-    const block = pooledFor * box.cell;
-    pen.drawImage(picture, xOf(0), yOf(0), picture.width * block, picture.height * block);
+    pen.drawImage(picture, xOf(0), yOf(0), picture.width * pooled.across * box.cell.width, picture.height * pooled.down * box.cell.height);
+    if (options.cellText && box.cell.width >= 28 && box.cell.height >= 13) drawTexts(pen);
     drawMarks(pen);
     pen.restore();
     pen.strokeStyle = colours.line;
@@ -132,48 +149,91 @@ function heatMap(options) {
       pen.beginPath();
       pen.moveTo(xOf(options.boundary), yOf(0));
       pen.lineTo(xOf(options.boundary), yOf(rows));
-      pen.moveTo(xOf(0), yOf(options.boundary));
-      pen.lineTo(xOf(columns), yOf(options.boundary));
+      if (options.boundaryAcross !== false) {
+        pen.moveTo(xOf(0), yOf(options.boundary));
+        pen.lineTo(xOf(columns), yOf(options.boundary));
+      }
       pen.stroke();
       pen.restore();
     }
-    if (chosen.row !== null) edge(xOf(0) + 1, yOf(chosen.row), columns * cell - 2, Math.max(cell, 2), colours.accent, 2);
-    if (chosen.column !== null) edge(xOf(chosen.column), yOf(0) + 1, Math.max(cell, 2), rows * cell - 2, colours.accent, 2);
+    if (chosen.row !== null) edge(xOf(0) + 1, yOf(chosen.row), columns * cell.width - 2, Math.max(cell.height, 2), colours.accent, 2);
+    if (chosen.column !== null) edge(xOf(chosen.column), yOf(0) + 1, Math.max(cell.width, 2), rows * cell.height - 2, colours.accent, 2);
     if (cursor) {
-      edge(xOf(cursor.j) - 1, yOf(cursor.i) - 1, Math.max(cell, 3) + 2, Math.max(cell, 3) + 2, host.dark() ? "#ffffff" : "#000000", 1.5);
+      edge(xOf(cursor.j) - 1, yOf(cursor.i) - 1, Math.max(cell.width, 3) + 2, Math.max(cell.height, 3) + 2, host.dark() ? "#ffffff" : "#000000", 1.5);
     }
   }
 
-  function tickStep() {
-    for (const step of [1, 2, 5, 10, 20, 25, 50, 100, 200, 250, 500, 1000, 2000, 5000]) if (step * box.cell >= 34) return step;
+  function drawTexts(pen) {
+    const { cell } = box, inks = new Map();
+    const ink = (index) => {
+      if (!inks.has(index)) inks.set(index, inkOn([table[index] & 255, (table[index] >> 8) & 255, (table[index] >> 16) & 255]));
+      return inks.get(index);
+    };
+    pen.font = `${Math.min(12.5, cell.height * 0.52)}px ${fonts.mono}`;
+    pen.textAlign = "left";
+    pen.textBaseline = "middle";
+    const fits = Math.max(1, Math.floor((cell.width - 7) / pen.measureText("0").width));
+    const [firstRow, lastRow] = visibleRows(), [firstColumn, lastColumn] = visibleColumns();
+    for (let i = firstRow; i < lastRow; i++) for (let j = firstColumn; j < lastColumn; j++) {
+      pen.fillStyle = ink(shade[i * columns + j]);
+      pen.fillText(shorten(visibleText(options.cellText(i, j)), fits), xOf(j) + 4, yOf(i) + cell.height / 2 + 0.5, cell.width - 6);
+    }
+    pen.strokeStyle = colours.paper;
+    pen.lineWidth = 1;
+    pen.beginPath();
+    for (let i = firstRow; i <= lastRow; i++) { pen.moveTo(xOf(0), yOf(i)); pen.lineTo(xOf(columns), yOf(i)); }
+    for (let j = firstColumn; j <= lastColumn; j++) { pen.moveTo(xOf(j), yOf(0)); pen.lineTo(xOf(j), yOf(rows)); }
+    pen.stroke();
+  }
+
+  function tickStep(length) {
+    for (const step of [1, 2, 5, 10, 20, 25, 50, 100, 200, 250, 500, 1000, 2000, 5000]) if (step * length >= 34) return step;
     return 10000;
   }
 
-  function visibleRange(scroll, length, count) {
-    const first = Math.max(0, Math.floor(scroll / box.cell));
-    return [first, Math.min(count, Math.ceil((scroll + length) / box.cell) + 1)];
+  function visibleRange(scroll, length, count, cell) {
+    const first = Math.max(0, Math.floor(scroll / cell));
+    return [first, Math.min(count, Math.ceil((scroll + length) / cell) + 1)];
   }
 
+  const visibleRows = () => visibleRange(window_.scrollTop, box.height - box.top - box.bottom, rows, box.cell.height);
+  const visibleColumns = () => visibleRange(window_.scrollLeft, box.width - box.left - box.right, columns, box.cell.width);
+
+  const fontFor = (length) => `${Math.min(12, Math.max(9, length * 0.85))}px ${fonts.mono}`;
+  const marked = (index, selected, at) => (index === selected || (cursor && index === at) ? colours.accent : colours.ink);
+
   function drawNames(pen) {
-    const [firstRow, lastRow] = visibleRange(window_.scrollTop, box.height - box.top - box.bottom, rows);
-    const [firstColumn, lastColumn] = visibleRange(window_.scrollLeft, box.width - box.left - box.right, columns);
-    const step = box.named ? 1 : tickStep();
-    pen.font = `${box.named ? Math.min(12, Math.max(9, box.cell * 0.85)) : 10}px ${fonts.mono}`;
     pen.textBaseline = "middle";
-    const shown = (at, from, to) => at >= from - 1 && at <= to + 1;
+    drawRowNames(pen);
+    drawColumnNames(pen);
+    if (footNames.length && box.cell.width >= HEAT.wideCell) drawFooters(pen);
+  }
+
+  function drawRowNames(pen) {
+    const [first, last] = visibleRows();
+    const { rowsNamed, cell } = box, step = rowsNamed ? 1 : tickStep(cell.height);
+    pen.font = rowsNamed ? fontFor(cell.height) : `10px ${fonts.mono}`;
     pen.textAlign = "right";
-    for (let i = Math.ceil(firstRow / step) * step; i < lastRow; i += step) {
-      const y = yOf(i) + box.cell / 2;
-      if (!shown(y, box.top, areaBottom())) continue;
-      pen.fillStyle = i === chosen.row || (cursor && i === cursor.i) ? colours.accent : colours.ink;
-      pen.fillText(box.named ? rowNames[i] : String(i), box.left - 7, y);
-      if (!box.named) pen.fillRect(box.left - 4, y - 0.5, 3, 1);
+    for (let i = Math.ceil(first / step) * step; i < last; i += step) {
+      const y = yOf(i) + cell.height / 2;
+      if (y < box.top - 1 || y > areaBottom() + 1) continue;
+      pen.fillStyle = marked(i, chosen.row, cursor && cursor.i);
+      pen.fillText(rowsNamed ? rowNames[i] : String(i), box.left - 7, y);
+      if (!rowsNamed) pen.fillRect(box.left - 4, y - 0.5, 3, 1);
     }
-    for (let j = Math.ceil(firstColumn / step) * step; j < lastColumn; j += step) {
-      const x = xOf(j) + box.cell / 2;
-      if (!shown(x, box.left, areaRight())) continue;
-      pen.fillStyle = j === chosen.column || (cursor && j === cursor.j) ? colours.accent : colours.ink;
-      if (box.named) {
+  }
+
+  function drawColumnNames(pen) {
+    const [first, last] = visibleColumns();
+    const { columnsNamed, cell } = box, step = columnsNamed ? 1 : tickStep(cell.width), wide = cell.width >= HEAT.wideCell;
+    pen.font = columnsNamed ? fontFor(cell.width) : `10px ${fonts.mono}`;
+    for (let j = Math.ceil(first / step) * step; j < last; j += step) {
+      const x = xOf(j) + cell.width / 2;
+      if (!wide && (x < box.left - 1 || x > areaRight() + 1)) continue;
+      pen.fillStyle = marked(j, chosen.column, cursor && cursor.j);
+      if (wide) {
+        drawWideName(pen, columnNames[j], j, box.top - 11);
+      } else if (columnsNamed) {
         pen.save();
         pen.translate(x, box.top - 7);
         pen.rotate(-Math.PI / 2);
@@ -185,6 +245,30 @@ function heatMap(options) {
         pen.fillText(String(j), x, box.top - 11);
         pen.fillRect(x - 0.5, box.top - 4, 1, 3);
       }
+    }
+  }
+
+  function drawWideName(pen, name, j, y) {
+    const fits = Math.max(1, Math.floor((box.cell.width - 6) / pen.measureText("0").width));
+    pen.save();
+    pen.beginPath();
+    pen.rect(box.left, y - 9, areaRight() - box.left, 18);
+    pen.clip();
+    pen.textAlign = "left";
+    pen.fillText(shorten(name, fits), xOf(j) + 4, y);
+    pen.restore();
+  }
+
+  function drawFooters(pen) {
+    const [first, last] = visibleColumns(), y = areaBottom() + 13;
+    pen.font = `10px ${fonts.text}`;
+    pen.textAlign = "right";
+    pen.fillStyle = colours.faint;
+    pen.fillText(options.columnTitle, box.left - 7, y);
+    pen.font = fontFor(box.cell.width);
+    for (let j = first; j < last; j++) {
+      pen.fillStyle = j === chosen.column ? colours.accent : colours.faint;
+      drawWideName(pen, footNames[j], j, y);
     }
   }
 
@@ -204,12 +288,12 @@ function heatMap(options) {
     pen.beginPath();
     pen.rect(from, box.top, room, areaBottom() - box.top);
     pen.clip();
-    const [first, last] = visibleRange(window_.scrollTop, box.height - box.top - box.bottom, rows);
+    const [first, last] = visibleRows(), high = box.cell.height, gap = high > 4 ? 1 : 0;
     for (let i = first; i < last; i++) {
       const value = rowBars.values[i];
       if (!(value > 0)) continue;
       pen.fillStyle = i === chosen.row ? colours.accent : colours.faint;
-      pen.fillRect(from, yOf(i) + (box.cell > 4 ? 1 : 0), room * value / most, Math.max(box.cell - (box.cell > 4 ? 2 : 0), 0.75));
+      pen.fillRect(from, yOf(i) + gap, room * value / most, Math.max(high - 2 * gap, 0.75));
     }
     pen.restore();
   }
@@ -225,12 +309,12 @@ function heatMap(options) {
     pen.beginPath();
     pen.rect(box.left, from, areaRight() - box.left, room);
     pen.clip();
-    const [first, last] = visibleRange(window_.scrollLeft, box.width - box.left - box.right, columns);
+    const [first, last] = visibleColumns(), wide = box.cell.width, gap = wide > 4 ? 1 : 0;
     for (let j = first; j < last; j++) {
       const value = columnBars.values[j];
       if (!(value > 0)) continue;
       pen.fillStyle = j === chosen.column ? colours.accent : colours.faint;
-      pen.fillRect(xOf(j) + (box.cell > 4 ? 1 : 0), from, Math.max(box.cell - (box.cell > 4 ? 2 : 0), 0.75), length(value));
+      pen.fillRect(xOf(j) + gap, from, Math.max(wide - 2 * gap, 0.75), length(value));
     }
     if (columnBars.reference) {
       pen.strokeStyle = colours.ink;
@@ -247,8 +331,8 @@ function heatMap(options) {
   function place(event) {  // what lies under the pointer
     const frame = canvas.getBoundingClientRect();
     const x = event.clientX - frame.left, y = event.clientY - frame.top;
-    const j = Math.floor((x - box.left + window_.scrollLeft) / box.cell);
-    const i = Math.floor((y - box.top + window_.scrollTop) / box.cell);
+    const j = Math.floor((x - box.left + window_.scrollLeft) / box.cell.width);
+    const i = Math.floor((y - box.top + window_.scrollTop) / box.cell.height);
     const inside = { x: x >= box.left && x < areaRight() && j < columns, y: y >= box.top && y < areaBottom() && i < rows };
     return { i: inside.y ? i : null, j: inside.x ? j : null, x, y, beside: x >= areaRight(), below: y >= areaBottom() };
   }
@@ -285,14 +369,14 @@ function heatMap(options) {
   window_.addEventListener("focus", () => {
     if (!shade || cursor || !window_.matches(":focus-visible")) return;
     const i = chosen.row === null ? 0 : chosen.row;
-    let j = 0;
-    for (let k = 1; k < columns; k++) if (Math.abs(shade[i * columns + k] - centre) > Math.abs(shade[i * columns + j] - centre)) j = k;
+    let j = chosen.column === null ? 0 : chosen.column;
+    if (chosen.column === null) for (let k = 1; k < columns; k++) if (Math.abs(shade[i * columns + k] - centre) > Math.abs(shade[i * columns + j] - centre)) j = k;
     moveTo(i, j);
   });
   window_.addEventListener("blur", () => { cursor = null; tip.hide(); draw(); });
   window_.addEventListener("keydown", (event) => {
     if (!shade || event.ctrlKey || event.metaKey || event.altKey) return;
-    const at = cursor || { i: chosen.row || 0, j: 0 };
+    const at = cursor || { i: chosen.row ?? 0, j: chosen.column ?? 0 };
     if (event.key in ARROWS) {
       const [down, across] = ARROWS[event.key], stride = event.shiftKey ? 10 : 1;
       moveTo(at.i + down * stride, at.j + across * stride);
@@ -311,7 +395,7 @@ function heatMap(options) {
     cursor = { i: Math.max(0, Math.min(rows - 1, i)), j: Math.max(0, Math.min(columns - 1, j)) };
     reveal(cursor.i, cursor.j);
     const lines = options.describe(cursor.i, cursor.j);
-    tip.show(lines, xOf(cursor.j) + box.cell, yOf(cursor.i) + box.cell);
+    tip.show(lines, xOf(cursor.j) + box.cell.width, yOf(cursor.i) + box.cell.height);
     say(lines);
     draw();
   }
@@ -319,24 +403,27 @@ function heatMap(options) {
   function reveal(i, j) {
     const x = xOf(j), y = yOf(i), { cell } = box;
     if (x < box.left) window_.scrollLeft += x - box.left;
-    else if (x + cell > box.width - box.right) window_.scrollLeft += x + cell - (box.width - box.right);
+    else if (x + cell.width > box.width - box.right) window_.scrollLeft += x + cell.width - (box.width - box.right);
     if (y < box.top) window_.scrollTop += y - box.top;
-    else if (y + cell > box.height - box.bottom) window_.scrollTop += y + cell - (box.height - box.bottom);
+    else if (y + cell.height > box.height - box.bottom) window_.scrollTop += y + cell.height - (box.height - box.bottom);
   }
 
-  function zoom(next) {
-    const before = box ? box.cell : 0;
-    const middle = box ? [(window_.scrollLeft + (box.width - box.left - box.right) / 2) / before, (window_.scrollTop + (box.height - box.top - box.bottom) / 2) / before] : [0, 0];
+  function zoom(next) {  // what is in the middle stays there
+    const room = () => [(box.width - box.left - box.right) / 2, (box.height - box.top - box.bottom) / 2];
+    if (!box) layout();
+    const [x, y] = room();
+    const middle = [(window_.scrollLeft + x) / box.cell.width, (window_.scrollTop + y) / box.cell.height];
     percent = Math.round(Math.max(HEAT.zooms[0], Math.min(HEAT.zooms[1], next)));
     redraw();
-    window_.scrollLeft = middle[0] * box.cell - (box.width - box.left - box.right) / 2;
-    window_.scrollTop = middle[1] * box.cell - (box.height - box.top - box.bottom) / 2;
+    const [toX, toY] = room();
+    window_.scrollLeft = middle[0] * box.cell.width - toX;
+    window_.scrollTop = middle[1] * box.cell.height - toY;
     draw();
     if (options.onZoom) options.onZoom(percent);
   }
 
   function redraw() {
-    pooledFor = 0;
+    pooled = null;
     layout();
     draw();
   }
@@ -350,7 +437,7 @@ function heatMap(options) {
       shade = cells;
       table = colourTable_;
       centre = centre_;
-      pooledFor = 0;
+      pooled = null;
       if (!box) layout();
       draw();
     },
@@ -361,6 +448,10 @@ function heatMap(options) {
     },
     select(row, column) {
       chosen = { row: row ?? null, column: column ?? null };
+      draw();
+    },
+    reveal(row, column) {
+      if (box) reveal(row, column);
       draw();
     },
   };

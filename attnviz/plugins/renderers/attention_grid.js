@@ -31,7 +31,7 @@ const quote = (i) => `${i} “${visibleText(TOKENS[i])}”`;
 
 async function decode(packed) {
   const [codes, focus, received, rest] = await Promise.all([packed.codes, packed.focus, packed.received, packed.rest].map(unpack));
-  return { layer: packed.layer, head: packed.head, codes, focus, received, rest, info: packed.info, warnings: packed.warnings };
+  return { layer: packed.layer, head: packed.head, codes, focus, received, rest, info: [...packed.info, packed.precision], warnings: packed.warnings };
 }
 
 // ------------------------------------------------------------------------------------------------ skeleton
@@ -179,7 +179,7 @@ function paint() {
   paintSelection();
   title.textContent = nameOf(shown.layer, shown.head);
   const remarks = state.withoutFirst ? [`Token ${[...SINKS].join(", ")} is left out and each row divided by what remains; computed in the page from rounded weights.`] : [];
-  noteBox.replaceChildren(notes([...shown.info, ...remarks, data.precision], shown.warnings));
+  noteBox.replaceChildren(notes([...shown.info, ...remarks], shown.warnings));
 }
 
 function paintStrip() {
@@ -288,12 +288,14 @@ resized.observe(heat.element);
   root.dataset.ready = "1";
 })().catch((error) => { problem.textContent = error.message; problem.hidden = false; });
 
+let followed = null;  // the layer and head of the page that were last heard of
 return {
   show(selection) {
     if (Number.isInteger(selection.token)) setToken(selection.token);
-    const layer = selection.layer ?? state.layer, head = selection.head ?? state.head;
-    if (keyOf(layer, head) === keyOf(state.layer, state.head)) return;
-    if (thumbnailCells.has(keyOf(layer, head))) open(layer, head);
+    const wanted = keyOf(selection.layer, selection.head);
+    const news = wanted !== followed && (followed !== null || ![state.layer, state.head].includes("mean"));
+    followed = wanted;
+    if (news && wanted !== keyOf(state.layer, state.head) && thumbnailCells.has(wanted)) open(selection.layer, selection.head);
   },
   theme() {
     if (!thumbnails) return;

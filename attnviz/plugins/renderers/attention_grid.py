@@ -24,6 +24,7 @@ PRECISION = (
     " 1 − entropy / log₂ n; attention received by each key (√ scale), dashed line = as from a uniform head; both from"
     " unrounded weights."
 )
+HALF_PRECISION = f"Kept in half precision (at most 0.00025 off). {PRECISION}"
 
 
 def encode(weights: NDArray[np.floating[Any]]) -> NDArray[np.uint16]:
@@ -52,7 +53,7 @@ def decode(codes: NDArray[np.uint16]) -> NDArray[np.float64]:
 def allowed(result: AttentionPattern) -> NDArray[np.bool_]:
     """[Q, K] True where the key is not later than the query (if causal) and not left out as a sink."""
     queries, keys = result.weights.shape
-    may = np.tri(queries, keys, dtype=bool) if result.causal else np.ones((queries, keys), bool)
+    may: NDArray[np.bool_] = np.tri(queries, keys, dtype=bool) if result.causal else np.ones((queries, keys), bool)
     may[:, list(result.sinks)] = False
     return may
 
@@ -71,7 +72,9 @@ def received(weights: NDArray[np.floating[Any]], may: NDArray[np.bool_]) -> NDAr
     p = np.where(may, weights, 0.0).astype(np.float64)
     count = np.maximum(may.sum(axis=1), 1)
     uniform = (may / count[:, None]).sum(axis=0)  # [K] what a uniform head would give
-    return np.divide(p.sum(axis=0), uniform, out=np.full(p.shape[1], np.nan), where=uniform > 0).astype(np.float32)
+    ratio: NDArray[np.float64] = np.full(p.shape[1], np.nan)
+    np.divide(p.sum(axis=0), uniform, out=ratio, where=uniform > 0)
+    return ratio.astype(np.float32)
 
 
 def first_tokens(finding: Finding) -> list[int]:
@@ -106,6 +109,7 @@ def head_data(
         "focus": pack(focus(weights, may)),
         "received": pack(received(weights, may)),
         "rest": pack(np.where(kept, weights, 0.0).sum(axis=1, dtype=np.float64).astype(np.float32)),
+        "precision": PRECISION,
         **note_data(result),
     }
 
@@ -130,15 +134,22 @@ def _every(finding: Finding, result: AttentionPattern) -> list[list[dict[str, An
         return None
     layers, heads = result.every.shape[:2]
 
-    def one(layer: int, head: int) -> dict[str, Any] | None:
-        absent = layer in result.missing or not result.thumbnails[layer, head].any()
-        every = result.every
-        return None if absent or every is None else head_data(every[layer, head], layer, head, finding, result)
-
-    return [[one(layer, head) for head in range(heads)] for layer in range(layers)]
+    return [[_kept_head(finding, result, layer, head) for head in range(heads)] for layer in range(layers)]
 
 
-def _starting_scale(result: AttentionPattern, first: list[int]) -> str:
+def _kept_head(finding: Finding, result: AttentionPattern, layer: int, head: int) -> dict[str, Any] | None:
+    """A head of `every`; what was said of the head the result is about is marked as such."""
+    if result.every is None or layer in result.missing or not result.thumbnails[layer, head].any():
+        return None
+    said = f"Said when this was saved with layer {result.layer}, head {result.head}:"
+    return head_data(result.every[layer, head], layer, head, finding, result) | {
+        "precision": HALF_PRECISION,
+        "info": [f"Layer {layer}, head {head}.", said, *result.info, *result.warnings],
+        "warnings": [],
+    }
+
+
+def starting_scale(result: AttentionPattern, first: list[int]) -> str:
     """log10 where the head rests on its first tokens, which would drown everything else; else √."""
     if not first or len(result.weights) < 2 or set(first) & set(result.sinks):
         return "sqrt"
@@ -161,8 +172,7 @@ def render(finding: Finding) -> View:
         "causal": result.causal,
         "sinks": list(result.sinks),
         "first_tokens": first,
-        "transform": _starting_scale(result, first),
-        "precision": PRECISION,
+        "transform": starting_scale(result, first),
         "head": head_data(result.weights, result.layer, result.head, finding, result),
         "every": _every(finding, result),
     }

@@ -50,7 +50,10 @@
     scroll.tabIndex = 0;
     const table = add(scroll, "table");
     const head = add(add(table, "thead"), "tr");
-    for (const column of columns) add(head, "th", column).scope = "col";
+    columns.forEach((column, j) => {
+      const isNumber = rows.length > 0 && rows.every((row) => row[j] === null || typeof row[j] === "number") && rows.some((row) => row[j] !== null);
+      add(head, "th", column, isNumber ? "page-number" : "").scope = "col";
+    });
     const body = add(table, "tbody");
     for (const row of rows) {
       const line = add(body, "tr");

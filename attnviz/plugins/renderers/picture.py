@@ -1,0 +1,507 @@
+"""Any result as a still picture: .png and .svg, with units, mask, what was averaged and provenance printed on it.
+
+Drawn by matplotlib without its global figure list. The same finding gives the same bytes: no date, fixed ids. Token
+texts are never read as formulas of matplotlib; characters that no installed font has appear as boxes in a .png.
+"""
+
+from __future__ import annotations
+
+import io
+import textwrap
+import threading
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from attnviz.hooks import (
+    AttentionPattern,
+    BadInput,
+    Finding,
+    HeadScores,
+    LensTable,
+    Renderer,
+    Result,
+    Table,
+    TokenMatrix,
+    TokenScores,
+    View,
+    hookimpl,
+    to_jsonable,
+)
+from attnviz.plugins.renderers._assets import ALL_RESULTS, generated_from, need_tokens
+from attnviz.plugins.renderers._labels import short, visible
+from attnviz.plugins.renderers.attention_grid import first_tokens, starting_scale
+from attnviz.plugins.renderers.head_map import metric_title
+from attnviz.plugins.renderers.token_matrix import checked as checked_matrix
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.colors import Colormap
+    from matplotlib.figure import Figure, SubFigure
+
+SEQUENTIAL = ("#ffffff", "#fee8b2", "#f9a14c", "#cb3e34", "#600e46")
+DIVERGING = ("#08408c", "#5ca0d6", "#fafafa", "#f6a45a", "#9e3e06")
+INK, FAINT, ACCENT = "#1c2430", "#566172", "#1f6feb"
+
+_DPI = 150
+_LABELLED = 40  # axes with more tokens get positions instead of texts
+_TABLE_ROWS = 40
+_LONGEST_AXIS = 1200  # cells; longer axes are pooled so that thin lines survive
+_STYLE = {
+    "text.parse_math": False,
+    "svg.hashsalt": "attnviz",
+    "svg.fonttype": "none",
+    "font.size": 9.0,
+    "axes.titlesize": 10.0,
+    "axes.labelsize": 9.0,
+    "axes.edgecolor": "#9aa3b2",
+    "axes.labelcolor": INK,
+    "text.color": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "figure.facecolor": "white",
+    "axes.facecolor": "white",
+}
+_FONTS = (
+    "DejaVu Sans",
+    "Noto Sans CJK JP",
+    "Noto Sans CJK SC",
+    "Source Han Sans",
+    "WenQuanYi Zen Hei",
+    "Hiragino Sans",
+    "Yu Gothic",
+    "Microsoft YaHei",
+    "Arial Unicode MS",
+    "Noto Sans Arabic",
+    "Noto Sans Devanagari",
+    "Noto Emoji",
+    "Symbola",
+)
+_drawing = threading.Lock()  # matplotlib's settings and Python's warning filters belong to the whole process
+
+
+@dataclass(frozen=True)
+class _Drawing:
+    """Size of the picture proper in inches, and what fills it."""
+
+    width: float
+    height: float
+    fill: Callable[[SubFigure], None]
+
+
+@contextmanager
+def _settings() -> Iterator[None]:
+    import matplotlib
+    from matplotlib import font_manager
+
+    with _drawing, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*[Gg]lyph", category=UserWarning)
+        warnings.filterwarnings("ignore", message=".*[Mm]atplotlib currently does not support", category=UserWarning)
+        installed = set(font_manager.get_font_names())
+        family = [name for name in _FONTS if name in installed]
+        with matplotlib.rc_context({**_STYLE, "font.family": family or ["sans-serif"]}):
+            yield
+
+
+def figure_bytes(finding: Finding, suffix: str) -> bytes:
+    """The picture as the bytes of a .png or .svg file."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+
+    out = io.BytesIO()
+    with _settings():
+        figure = _figure(finding)
+        if suffix == ".png":
+            FigureCanvasAgg(figure).print_png(out, metadata={"Software": None})
+        else:
+            FigureCanvasSVG(figure).print_svg(out, metadata={"Date": None, "Creator": None})
+    return out.getvalue()
+
+
+def _figure(finding: Finding) -> Figure:
+    """Title, picture and the lines that say what is shown, one above the other."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    drawing = _drawing_of(finding)
+    columns = int(drawing.width * 17)
+    lines = [line for text in _notes(finding) for line in textwrap.wrap(text, columns)]
+    title = textwrap.wrap(visible(finding.title), int(drawing.width * 10))
+    head, foot = 0.15 + 0.22 * len(title), 0.2 + 0.145 * len(lines)
+    figure = Figure(figsize=(drawing.width, head + drawing.height + foot), dpi=_DPI)
+    FigureCanvasAgg(figure)  # measures texts; the canvas of the file comes later
+    parts: Any = figure.subfigures(3, 1, height_ratios=[head, drawing.height, foot])
+    top, middle, bottom = parts
+    top.text(0.15 / drawing.width, 0.5, "\n".join(title), va="center", size=12, weight="bold")
+    drawing.fill(middle)
+    bottom.text(0.15 / drawing.width, 0.96, "\n".join(lines), va="top", size=7, color=FAINT, linespacing=1.35)
+    return figure
+
+
+def _notes(finding: Finding) -> list[str]:
+    params = ", ".join(f"{name} {visible(str(value))}" for name, value in to_jsonable(finding.params).items())
+    given = f" ({params})" if params else ""
+    about = f"{finding.analysis}{given}. Model {finding.model}, {len(finding.tokens)} tokens."
+    lines = [about, *finding.result.info, *(f"Note: {line}" for line in finding.result.warnings)]
+    if finding.provenance:
+        lines.append(f"Provenance {finding.provenance}")
+    return [visible(line) for line in lines]
+
+
+def _drawing_of(finding: Finding) -> _Drawing:
+    draw: dict[type[Result], Callable[[Finding, Any], _Drawing]] = {
+        AttentionPattern: _attention,
+        HeadScores: _heads,
+        TokenScores: _tokens,
+        TokenMatrix: _matrix,
+        LensTable: _lens,
+        Table: _table,
+    }
+    if type(finding.result) not in draw:
+        raise BadInput(f"No picture for a result of kind {finding.result.kind!r}.")
+    return draw[type(finding.result)](finding, finding.result)
+
+
+# --------------------------------------------------------------------------------------------- shared pieces
+
+
+def _colours(name: str, stops: Sequence[str]) -> Colormap:
+    from matplotlib.colors import LinearSegmentedColormap
+
+    return LinearSegmentedColormap.from_list(name, list(stops)).with_extremes(bad="#e3e6eb")
+
+
+def _pooled(values: NDArray[Any]) -> NDArray[Any]:
+    """Axes longer than the picture can show, reduced to the strongest value of each block."""
+    for axis in (0, 1):
+        if values.shape[axis] > _LONGEST_AXIS:
+            starts = np.linspace(0, values.shape[axis], _LONGEST_AXIS + 1).astype(int)[:-1]
+            high = np.maximum.reduceat(values, starts, axis=axis)
+            low = np.minimum.reduceat(values, starts, axis=axis)
+            values = np.where(-low > high, low, high)
+    return values
+
+
+def _name_axis(axes: Axes, which: str, labels: Sequence[str]) -> None:
+    """Token texts where there is room for them, else positions."""
+    axis = axes.xaxis if which == "x" else axes.yaxis
+    if len(labels) <= _LABELLED:
+        axis.set_ticks(range(len(labels)), [short(label) for label in labels])
+        axes.tick_params(axis=which, labelrotation=90 if which == "x" else 0, labelsize=7.5, length=2)  # type: ignore[arg-type]
+    else:
+        axes.tick_params(axis=which, labelsize=7.5, length=2)  # type: ignore[arg-type]
+
+
+def _edge(count: int) -> float:
+    """Inches for an axis of `count` cells."""
+    return float(np.clip(0.16 * count, 1.6, 6.0))
+
+
+def _bar(panel: SubFigure, image: Any, axes: Axes, label: str, ticks: Mapping[float, str] | None = None) -> None:
+    bar = panel.colorbar(image, cax=axes.inset_axes((1.02, 0.0, 0.025, 1.0)))
+    bar.set_label(label)
+    if ticks:
+        bar.set_ticks(list(ticks), labels=list(ticks.values()), minor=False)
+        bar.ax.minorticks_off()
+    bar.outline.set_edgecolor("#9aa3b2")  # type: ignore[operator]
+    bar.ax.tick_params(labelsize=7.5)
+
+
+def _arrange(panel: SubFigure, grid: Sequence[Sequence[Axes]], widths: Sequence[float]) -> None:
+    """Put each Axes, with its labels and colour bar, into its cell of the grid.
+
+    Measured and set directly: the layout solver of matplotlib gives positions that differ in the last digits each time.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    canvas = panel.figure.canvas
+    assert isinstance(canvas, FigureCanvasAgg)
+    renderer, gap = canvas.get_renderer(), 0.1 * _DPI
+    lefts = np.concatenate([[0.0], np.cumsum(widths)]) / sum(widths) * panel.bbox.width
+    height = panel.bbox.height / len(grid)
+    for row, line in enumerate(grid):
+        bottom = panel.bbox.height - (row + 1) * height
+        for column, axes in enumerate(line):
+            cell = (lefts[column] + gap, bottom + gap, lefts[column + 1] - gap, bottom + height - gap)
+            over = (0.0, 0.0, 0.0, 0.0)
+            for _ in range(3):  # labels and bars change a little with the size
+                x0, y0, x1, y1 = (edge + by for edge, by in zip(cell, over, strict=True))
+                axes.set_position(
+                    (
+                        x0 / panel.bbox.width,
+                        y0 / panel.bbox.height,
+                        max(x1 - x0, 1) / panel.bbox.width,
+                        max(y1 - y0, 1) / panel.bbox.height,
+                    )
+                )
+                whole, box = axes.get_tightbbox(renderer), axes.get_window_extent(renderer)
+                assert whole is not None
+                over = (box.x0 - whole.x0, box.y0 - whole.y0, box.x1 - whole.x1, box.y1 - whole.y1)
+
+
+# --------------------------------------------------------------------------------------------- one kind each
+
+
+def _attention(finding: Finding, result: AttentionPattern) -> _Drawing:
+    from matplotlib.colors import LogNorm, PowerNorm
+
+    need_tokens("AttentionPattern queries", result.weights.shape[0], finding)
+    need_tokens("AttentionPattern keys", result.weights.shape[1], finding)
+    labels, count = finding.tokens.labels, len(finding.tokens)
+    logarithmic = starting_scale(result, first_tokens(finding)) == "log10"
+    weights = _pooled(result.weights.astype(np.float64))
+    norm = LogNorm(1e-4, 1, clip=True) if logarithmic else PowerNorm(0.5, 0, 1)
+    scale = "log10 scale from 0.0001" if logarithmic else "√ scale"
+    pictures = _mosaic(result.thumbnails)
+    edge = _edge(count)
+
+    def fill(panel: SubFigure) -> None:
+        left, right = panel.subplots(1, 2)
+        shown = np.maximum(weights, 1e-9) if logarithmic else weights
+        extent = (-0.5, count - 0.5, count - 0.5, -0.5)
+        colours = _colours("sequential", SEQUENTIAL)
+        image = left.imshow(shown, cmap=colours, norm=norm, extent=extent, interpolation="nearest")
+        left.set_title(f"Layer {result.layer} · head {result.head}")
+        left.set_xlabel("key")
+        left.set_ylabel("query")
+        _name_axis(left, "x", labels)
+        _name_axis(left, "y", labels)
+        start = generated_from(finding)
+        if start is not None:
+            left.axvline(start - 0.5, color=ACCENT, linestyle="--", linewidth=1)
+            left.axhline(start - 0.5, color=ACCENT, linestyle="--", linewidth=1)
+        ticks = {1e-4: "≤ 0.0001", 1e-3: "0.001", 1e-2: "0.01", 0.1: "0.1", 1.0: "1"} if logarithmic else None
+        _bar(panel, image, left, f"attention weight ({scale})", ticks)
+        layers, heads, size, _ = result.thumbnails.shape
+        right.imshow(pictures, cmap=_colours("sequential", SEQUENTIAL), vmin=0, vmax=255, interpolation="nearest")
+        right.set_title("All heads (√ of the largest weight per block)")
+        middle = size / 2
+        right.set_xticks([middle + h * (size + 2) for h in range(heads)], [str(h) for h in range(heads)])
+        right.set_yticks([middle + n * (size + 2) for n in range(layers)], [str(n) for n in range(layers)])
+        right.tick_params(labelsize=7, length=0)
+        right.set_xlabel("head")
+        right.set_ylabel("layer")
+        right.spines[:].set_visible(False)
+        for axes in (left, right):
+            axes.set_anchor("N")
+        _arrange(panel, [[left, right]], [edge + 2.6, 4.4])
+
+    return _Drawing(width=edge + 7.2, height=max(edge + 1.3, 3.8), fill=fill)
+
+
+def _mosaic(pictures: NDArray[np.uint8]) -> NDArray[Any]:
+    """[L, H, n, n] side by side with gaps of two cells, which are masked."""
+    layers, heads, size, _ = pictures.shape
+    gap = size + 2
+    shape = (layers * gap - 2, heads * gap - 2)
+    whole = np.ma.masked_array(np.zeros(shape), mask=np.ones(shape, bool))
+    for layer, head in np.ndindex(layers, heads):
+        whole[layer * gap : layer * gap + size, head * gap : head * gap + size] = pictures[layer, head]
+    return whole
+
+
+def _heads(finding: Finding, result: HeadScores) -> _Drawing:
+    from matplotlib.ticker import MaxNLocator
+
+    panels = len(result.metrics) + (result.layer_importance is not None)
+    across = min(3, panels)
+    down = -(-panels // across)
+    layers, heads = next(iter(result.metrics.values())).shape
+
+    def fill(panel: SubFigure) -> None:
+        grid = panel.subplots(down, across, squeeze=False).ravel()
+        for axes, (name, values) in zip(grid, result.metrics.items(), strict=False):
+            _metric(panel, axes, name, values, result.units[name])
+        if result.layer_importance is not None:
+            axes = grid[panels - 1]
+            axes.plot(range(layers), result.layer_importance, marker="o", markersize=3, color=ACCENT, linewidth=1.5)
+            axes.set_title("layer importance (mean focus)")
+            axes.set_xlabel("layer")
+            axes.set_ylim(bottom=0)
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
+            axes.spines[["top", "right"]].set_visible(False)
+            axes.tick_params(labelsize=7.5)
+        for axes in grid[panels:]:
+            axes.remove()
+        lines = [list(grid[at : min(at + across, panels)]) for at in range(0, panels, across)]
+        _arrange(panel, lines, [1.0] * across)
+
+    height = float(np.clip(0.22 * layers + 1.0, 2.0, 4.5))
+    width = float(np.clip(0.22 * heads + 1.6, 2.8, 4.2))
+    return _Drawing(width=max(across * width, 6.0), height=down * height, fill=fill)
+
+
+def _metric(panel: SubFigure, axes: Axes, name: str, values: NDArray[Any], unit: str) -> None:
+    from matplotlib.patches import Rectangle
+    from matplotlib.ticker import MaxNLocator
+
+    known = np.ma.masked_array(np.nan_to_num(values.astype(np.float64)), mask=~np.isfinite(values))
+    low, high = (float(known.min()), float(known.max())) if known.count() else (0.0, 1.0)
+    colours = _colours("sequential", SEQUENTIAL)
+    if low < 0:
+        high = max(-low, high)
+        low, colours = -high, _colours("diverging", DIVERGING)
+    image = axes.imshow(known, cmap=colours, vmin=low, vmax=high, aspect="auto", interpolation="nearest")
+    for layer, head in np.argwhere(~np.isfinite(values)):
+        corner = (float(head) - 0.5, float(layer) - 0.5)
+        axes.add_patch(Rectangle(corner, 1, 1, facecolor="#e3e6eb", edgecolor=FAINT, hatch="////", linewidth=0.3))
+    axes.set_title(metric_title(name))
+    axes.set_xlabel("head")
+    axes.set_ylabel("layer")
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_locator(MaxNLocator(integer=True, nbins=8))
+    axes.tick_params(labelsize=7.5)
+    _bar(panel, image, axes, unit)
+
+
+def _tokens(finding: Finding, result: TokenScores) -> _Drawing:
+    need_tokens("TokenScores.scores", len(result.scores), finding)
+    count = len(result.scores)
+    colours = np.where(result.scores < 0, "#2a6fb0", "#c9600e")
+
+    def fill(panel: SubFigure) -> None:
+        axes = panel.subplots()
+        axes.bar(range(count), result.scores, color=colours, width=0.85)
+        axes.axhline(0, color=FAINT, linewidth=0.8)
+        axes.set_xlim(-0.6, count - 0.4)
+        axes.set_ylabel(result.unit)
+        axes.set_xlabel("token" if count <= _LABELLED else "token position")
+        _name_axis(axes, "x", finding.tokens.labels)
+        axes.spines[["top", "right"]].set_visible(False)
+        start = generated_from(finding)
+        if start is not None:
+            axes.axvline(start - 0.5, color=ACCENT, linestyle="--", linewidth=1)
+        _arrange(panel, [[axes]], [1.0])
+
+    return _Drawing(width=float(np.clip(0.24 * count + 1.5, 6.0, 12.0)), height=3.4, fill=fill)
+
+
+def _matrix(finding: Finding, result: TokenMatrix) -> _Drawing:
+    checked_matrix(finding)
+    labels = finding.tokens.labels
+    scores = _pooled(np.where(np.isfinite(result.scores), result.scores, 0.0).astype(np.float64))
+    rows, columns = result.scores.shape
+    signed = bool((scores < 0).any())
+    most = float(np.abs(scores).max(initial=0.0)) or 1.0
+
+    def fill(panel: SubFigure) -> None:
+        axes = panel.subplots()
+        colours = _colours("diverging", DIVERGING) if signed else _colours("sequential", SEQUENTIAL)
+        extent = (-0.5, columns - 0.5, rows - 0.5, -0.5)
+        low = -most if signed else 0.0
+        image = axes.imshow(
+            scores, cmap=colours, vmin=low, vmax=most, extent=extent, aspect="auto", interpolation="nearest"
+        )
+        _name_axis(axes, "x", [labels[t] for t in result.columns])
+        _name_axis(axes, "y", [labels[t] for t in result.rows])
+        axes.set_xlabel("source" if columns <= _LABELLED else "source (column number)")
+        axes.set_ylabel("target" if rows <= _LABELLED else "target (row number)")
+        _bar(panel, image, axes, result.unit)
+        _arrange(panel, [[axes]], [1.0])
+
+    return _Drawing(width=max(_edge(columns) + 2.4, 6.0), height=_edge(rows) + 1.3, fill=fill)
+
+
+def _lens(finding: Finding, lens: LensTable) -> _Drawing:
+    sites, positions = len(lens.sites), len(lens.positions)
+    labels = finding.tokens.labels
+    top = np.exp(lens.top_logprobs[::-1, :, 0].astype(np.float64))  # [N, P], the model first
+    worded = positions <= 32
+    width = float(np.clip((0.62 if worded else 0.12) * positions + 2.6, 6.5, 20.0))
+
+    def fill(panel: SubFigure) -> None:
+        axes = panel.subplots()
+        colours = _colours("sequential", SEQUENTIAL)
+        image = axes.imshow(top, cmap=colours, vmin=0, vmax=1, aspect="auto", interpolation="nearest")
+        axes.set_yticks(range(sites), [visible(site) for site in reversed(lens.sites)])
+        _name_axis(axes, "x", [labels[p] for p in lens.positions])
+        axes.tick_params(labelsize=7.5, length=2)
+        axes.set_xlabel("last token read; the cell says what is expected next" if positions <= _LABELLED else "column")
+        if worded:
+            for s, p in np.ndindex(sites, positions):
+                text = short(lens.labels[int(lens.top_ids[sites - 1 - s, p, 0])], 9)
+                axes.text(p, s, text, ha="center", va="center", size=6, color="white" if top[s, p] > 0.55 else INK)
+        _bar(panel, image, axes, "probability of the top token")
+        _arrange(panel, [[axes]], [1.0])
+
+    return _Drawing(width=width, height=float(np.clip(0.26 * sites + 1.4, 2.4, 12.0)), fill=fill)
+
+
+def _table(finding: Finding, result: Table) -> _Drawing:
+    rows = [[_cell(cell) for cell in row] for row in result.rows[:_TABLE_ROWS]]
+    rest = len(result.rows) - len(rows)
+
+    def fill(panel: SubFigure) -> None:
+        axes = panel.subplots()
+        panel.subplots_adjust(left=0.02, right=0.98, top=0.99, bottom=0.01)
+        axes.set_axis_off()
+        if rows:
+            drawn = axes.table(
+                rows,
+                colLabels=[short(name, 28) for name in result.columns],
+                loc="upper center",
+                cellLoc="left",
+                colLoc="left",
+                edges="horizontal",
+            )
+            for (line, _), cell in drawn.get_celld().items():
+                cell.set_edgecolor("#c6ccd6")
+                cell.set_linewidth(0.6)
+                cell.set_text_props(weight="bold" if line == 0 else "normal")
+            drawn.auto_set_font_size(False)
+            drawn.set_fontsize(8)
+            drawn.scale(1, 1.35)
+        if rest or not rows:
+            axes.text(0, 0, f"and {rest} more rows" if rest else "no rows", size=8, color=FAINT)
+
+    height = 0.55 + 0.235 * (len(rows) + bool(rest))
+    return _Drawing(width=max(6.0, 1.7 * len(result.columns)), height=height, fill=fill)
+
+
+def _cell(value: str | float | int | None) -> str:
+    if value is None:
+        return "–"
+    return f"{value:.6g}" if isinstance(value, float) else short(str(value), 32)
+
+
+# --------------------------------------------------------------------------------------------- views
+
+
+def render_png(finding: Finding) -> View:
+    """The bytes of a .png file."""
+    return View(kind="image", payload=figure_bytes(finding, ".png"), media_type="image/png")
+
+
+def render_svg(finding: Finding) -> View:
+    """The bytes of an .svg file."""
+    return View(kind="file", payload=figure_bytes(finding, ".svg"), media_type="image/svg+xml")
+
+
+@hookimpl
+def attnviz_renderers() -> list[Renderer]:
+    """The .png and .svg files."""
+    return [
+        Renderer(
+            name="png",
+            title="Picture",
+            accepts=ALL_RESULTS,
+            produces="image",
+            suffixes=(".png",),
+            render=render_png,
+            order=82,
+        ),
+        Renderer(
+            name="svg",
+            title="Vector picture",
+            accepts=ALL_RESULTS,
+            produces="file",
+            suffixes=(".svg",),
+            render=render_svg,
+            order=83,
+        ),
+    ]
