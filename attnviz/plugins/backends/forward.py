@@ -13,6 +13,8 @@ from attnviz.hooks import Ints, ModelError
 if TYPE_CHECKING:
     import torch
 
+_RELATIVE_ERROR = {"torch.float16": 1e-2, "torch.bfloat16": 4e-2}
+
 
 def model_inputs(
     module: torch.nn.Module, ids: Ints, *, logits_at: Sequence[int] | None = None, **options: Any
@@ -56,6 +58,11 @@ def input_device(module: torch.nn.Module) -> torch.device:
     """Where token ids go: the device of the embedding."""
     embedding = module.get_input_embeddings()
     return next(iter(embedding.parameters()), next(iter(module.parameters()))).device
+
+
+def tolerance(dtype: torch.dtype) -> float:
+    """How far two ways to the same number may be apart in a model of this type, relative to the largest one."""
+    return _RELATIVE_ERROR.get(str(dtype), 1e-4)
 
 
 def logits_of(output: Any) -> torch.Tensor | None:

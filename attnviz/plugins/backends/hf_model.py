@@ -32,6 +32,7 @@ from attnviz.plugins.backends.generation import check_sampling, generate_ids, ge
 from attnviz.plugins.backends.lens import lens_table
 from attnviz.plugins.backends.loading import Loaded, load_model, quiet
 from attnviz.plugins.backends.readout import Readout, find_readout
+from attnviz.plugins.backends.residual import watch
 from attnviz.plugins.backends.route import Route, choose_route
 
 
@@ -41,17 +42,24 @@ def load(spec: ModelSpec) -> HuggingFaceModel:
     loaded = load_model(spec)
     with quiet():  # families that lack something say so in warnings; the card says it in words
         route = choose_route(loaded.module, _vocabulary(loaded))
-        try:
-            readout: Readout | Unavailable = find_readout(loaded.module, _vocabulary(loaded))
-        except Unavailable as reason:
-            readout = reason
+        readout = _readout(loaded)
         card = _card(loaded, route, readout)
     return HuggingFaceModel(card, loaded, route, readout, TokenLabels.of(loaded.tokenizer))
 
 
+def _readout(loaded: Loaded) -> Readout | Unavailable:
+    """The readout, its modules watched; or why there is none."""
+    try:
+        found = find_readout(loaded.module, _vocabulary(loaded))
+    except Unavailable as reason:
+        return reason
+    watch([*found.blocks, *found.attention])
+    return found
+
+
 @dataclass(frozen=True)
 class HuggingFaceModel:
-    """The module belongs to attnviz: between calls it carries no hook of ours, and no call changes it."""
+    """The module belongs to attnviz. No call changes it: what is set at load (attention function, idle hooks) stays."""
 
     card: ModelCard
     loaded: Loaded

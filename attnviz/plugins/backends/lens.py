@@ -19,7 +19,7 @@ from attnviz.plugins.backends.readout import Readout, site_states
 if TYPE_CHECKING:
     import torch
 
-SELF_CHECK = 1e-3  # largest difference of a logit in float32; scaled up for coarser types
+SELF_CHECK = 1e-3  # largest difference of a logit in float32; more in coarser types
 _COARSE = {"torch.float16": 2e-2, "torch.bfloat16": 2e-1}
 _SITES = ("blocks", "sublayers")
 _ROWS = 128  # rows of the vocabulary held at once

@@ -14,14 +14,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from attnviz.hooks import Ints, Unavailable
-from attnviz.plugins.backends.forward import logits_of, model_inputs, run_forward
-from attnviz.plugins.backends.residual import Passage, find_blocks, recording
+from attnviz.plugins.backends.forward import logits_of, model_inputs, run_forward, tolerance
+from attnviz.plugins.backends.residual import Passage, find_blocks, recording, watched
 
 if TYPE_CHECKING:
     import torch
 
 _PROBE_TOKENS = 8
-_TOLERANCE = {"torch.float32": 1e-4, "torch.float64": 1e-4, "torch.float16": 1e-2, "torch.bfloat16": 4e-2}
 Change = Callable[["torch.Tensor"], "torch.Tensor"]
 
 
@@ -67,7 +66,8 @@ def find_readout(module: torch.nn.Module, vocabulary: int) -> Readout:
     if not blocks:
         raise Unavailable(f"{name}: its transformer blocks were not found, so there is no residual stream to read.")
     ids = np.arange(_PROBE_TOKENS) * 5 % max(vocabulary - 1, 1) + 1
-    with recording(list(module.modules()), lambda tensor: tensor.clone()) as passages:
+    every = list(module.modules())
+    with watched(every), recording(every, lambda tensor: tensor.clone()) as passages:
         output = run_forward(module, model_inputs(module, ids))
     logits = logits_of(output)
     if logits is None or logits.ndim != 2 or logits.shape[-1] < 2 or logits.shape[0] != len(ids):
@@ -148,7 +148,7 @@ def _verify(name: str, readout: Readout, last: torch.Tensor, logits: torch.Tenso
     with torch.inference_mode():
         found = readout.logits(last.reshape(-1, last.shape[-1]))
     apart = float((found - logits.float()).abs().max())
-    limit = _TOLERANCE.get(str(logits.dtype), 1e-4) * max(1.0, float(logits.abs().max()))
+    limit = tolerance(logits.dtype) * max(1.0, float(logits.abs().max()))
     if not apart <= limit:
         raise Unavailable(f"{name}: final norm and unembedding do not give the model's logits (off by {apart:.2g}).")
 

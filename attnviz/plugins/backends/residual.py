@@ -1,11 +1,16 @@
-"""The residual stream of a model: its blocks, and what went in and out of any module during one forward pass."""
+"""The residual stream of a model: its blocks, and what went in and out of any module during one forward pass.
+
+Hooks are put on once, when a model is loaded, and do nothing until the running context records. Putting them on and
+off for each request would not be safe: torch looks a hook up twice in one call, and fails if another thread took it
+off in between.
+"""
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from contextvars import ContextVar
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -21,6 +26,21 @@ class Passage:
     outside: torch.Tensor | None
 
 
+@dataclass
+class _Recorder:
+    modules: frozenset[int]
+    keep: Callable[[torch.Tensor], torch.Tensor]
+    passages: list[Passage] = field(default_factory=list)
+    entered: list[torch.Tensor | None] = field(default_factory=list)
+
+    def kept(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> torch.Tensor | None:
+        tensor = _first_tensor(args, kwargs)
+        return None if tensor is None else self.keep(tensor)
+
+
+_recorder: ContextVar[_Recorder | None] = ContextVar("attnviz_recorder", default=None)
+
+
 def find_blocks(module: torch.nn.Module, count: int) -> list[torch.nn.Module]:
     """The transformer blocks: the outermost list of `count` modules. Empty when there is none."""
     import torch
@@ -31,40 +51,52 @@ def find_blocks(module: torch.nn.Module, count: int) -> list[torch.nn.Module]:
     return list(min(lists, key=lambda item: item[0].count("."))[1])
 
 
+def watch(modules: Sequence[torch.nn.Module]) -> list[Any]:
+    """Makes `modules` recordable; returns the handles of the hooks. Only for a module that no other thread runs yet."""
+    handles: list[Any] = []
+    for module in modules:
+        handles.append(module.register_forward_pre_hook(_enter, with_kwargs=True))
+        handles.append(module.register_forward_hook(_leave, with_kwargs=True))
+    return handles
+
+
+@contextmanager
+def watched(modules: Sequence[torch.nn.Module]) -> Iterator[None]:
+    """`watch` for as long as the body runs."""
+    handles = watch(modules)
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
 @contextmanager
 def recording(
     modules: Sequence[torch.nn.Module], keep: Callable[[torch.Tensor], torch.Tensor]
 ) -> Iterator[list[Passage]]:
-    """Records every pass of this thread through `modules`, in order of leaving; other threads are not recorded.
+    """Records every pass of this context through `modules` (watched ones), in order of leaving.
 
-    `keep` copies what is wanted of a tensor at once: some models add to their own states in place later on. The hooks
-    are gone afterwards, also when the body raises.
+    `keep` copies what is wanted of a tensor at once: some models add to their own states in place later on.
     """
-    passages: list[Passage] = []
-    entered: list[torch.Tensor | None] = []
-    thread = threading.get_ident()
-
-    def kept(args: tuple[Any, ...], kwargs: dict[str, Any]) -> torch.Tensor | None:
-        tensor = _first_tensor(args, kwargs)
-        return None if tensor is None else keep(tensor)
-
-    def enter(module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        if threading.get_ident() == thread:
-            entered.append(kept(args, kwargs))
-
-    def leave(module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
-        if threading.get_ident() == thread:
-            passages.append(Passage(module, entered.pop(), kept((output,), {})))
-
-    handles: list[Any] = []
+    recorder = _Recorder(frozenset(id(module) for module in modules), keep)
+    token = _recorder.set(recorder)
     try:
-        for module in modules:
-            handles.append(module.register_forward_pre_hook(enter, with_kwargs=True))
-            handles.append(module.register_forward_hook(leave, with_kwargs=True))
-        yield passages
+        yield recorder.passages
     finally:
-        for handle in handles:
-            handle.remove()
+        _recorder.reset(token)
+
+
+def _enter(module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    recorder = _recorder.get()
+    if recorder is not None and id(module) in recorder.modules:
+        recorder.entered.append(recorder.kept(args, kwargs))
+
+
+def _leave(module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
+    recorder = _recorder.get()
+    if recorder is not None and id(module) in recorder.modules:
+        recorder.passages.append(Passage(module, recorder.entered.pop(), recorder.kept((output,), {})))
 
 
 def _first_tensor(args: tuple[Any, ...], kwargs: dict[str, Any]) -> torch.Tensor | None:

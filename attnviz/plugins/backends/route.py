@@ -13,14 +13,13 @@ from attnviz.hooks import Ints, LayerCapture, LayerCard
 from attnviz.plugins.backends import attention_function
 from attnviz.plugins.backends.attention_function import AttentionCall
 from attnviz.plugins.backends.capture import AttentionCollector, CallKey
-from attnviz.plugins.backends.forward import logits_of, model_inputs, run_forward
+from attnviz.plugins.backends.forward import logits_of, model_inputs, run_forward, tolerance
 from attnviz.plugins.backends.residual import find_blocks
 
 if TYPE_CHECKING:
     import torch
 
 _PROBE_TOKENS = 8
-_TOLERANCE = {"torch.float32": 1e-4, "torch.float64": 1e-4, "torch.float16": 1e-2, "torch.bfloat16": 4e-2}
 
 
 @dataclass(frozen=True)
@@ -129,14 +128,14 @@ def _difference(look: _Look, eager: _Look | None) -> str | None:
         return None
     if eager.maps and len(eager.maps) != len(look.maps):
         return f"{len(look.maps)} of {len(eager.maps)} layers call transformers' AttentionInterface"
-    tolerance = _TOLERANCE.get(str(eager.output.dtype), 1e-4)
+    limit = tolerance(eager.output.dtype)
     apart = (look.output.float() - eager.output.float()).abs().max()
-    if not float(apart) <= tolerance * max(1.0, float(eager.output.abs().max())):
+    if not float(apart) <= limit * max(1.0, float(eager.output.abs().max())):
         return f"outputs differ from eager attention by {float(apart):.2g}"
     for index, (ours, theirs) in enumerate(zip(look.maps, eager.maps, strict=False)):
         if ours.shape != theirs.shape:
             return f"map {index} has shape {ours.shape}, eager's {theirs.shape}"
-        if not np.abs(ours - theirs).max() <= tolerance:
+        if not np.abs(ours - theirs).max() <= limit:
             return f"map {index} differs from eager attention by {np.abs(ours - theirs).max():.2g}"
     return None
 
