@@ -58,6 +58,23 @@ def test_a_uniform_head_receives_one_everywhere() -> None:
     np.testing.assert_allclose(grid.received(weights, np.tri(7, dtype=bool)), np.ones(7), rtol=1e-6)
 
 
+def test_a_window_counts_only_what_it_shows() -> None:
+    """Window 2: rows see 1, 2, 2 keys; a uniform head of that window receives 1.0 everywhere and has focus 0."""
+    band = np.array([[1, 0, 0], [1, 1, 0], [0, 1, 1]], bool)
+    weights = (band / band.sum(axis=1, keepdims=True)).astype(np.float32)
+    picture = np.full((2, 1, 2, 2), 9, np.uint8)
+    result = AttentionPattern(
+        weights=weights, layer=1, head=0, thumbnails=picture, causal=True, visible=band,
+        every=np.stack([np.eye(3), weights])[:, None].astype(np.float16),
+        every_visible=np.stack([np.tri(3, dtype=bool), band]),
+    )  # fmt: skip
+    may = grid.allowed(result)
+    np.testing.assert_allclose(grid.received(weights, may), [1, 1, 1], rtol=1e-6)
+    np.testing.assert_allclose(grid.focus(weights, may), [np.nan, 0, 0], atol=1e-6)
+    np.testing.assert_array_equal(grid.allowed(result, 0), np.tri(3, dtype=bool))
+    np.testing.assert_array_equal(grid.allowed(result, 1), band)
+
+
 def test_sinks_left_out_count_for_nothing() -> None:
     result = hand_made()
     without = AttentionPattern(
@@ -192,7 +209,7 @@ def test_painting_and_switching_are_fast(open_page: Any) -> None:
     shown = finding(keep, make_tokens(samples.long_labels(count)))
     html = samples_html(shown)
     # a second head in the file, as if it had been saved with all heads
-    other = json.dumps(grid.head_data(every[3, 6], 3, 6, shown, keep))
+    other = json.dumps(grid.head_data(every[3, 6], 3, 6, shown, grid.allowed(keep)))
     lacking = ",".join(["null"] * 6)
     html = re.sub(r'"every": null', lambda _: f'"every": [null,null,null,[{lacking},{other}]]', html)
     page = open_page(html)

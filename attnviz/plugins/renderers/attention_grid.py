@@ -50,10 +50,17 @@ def decode(codes: NDArray[np.uint16]) -> NDArray[np.float64]:
     return np.where(code <= 100, code / 1e6, np.where(code <= 190, (code - 90) / 1e5, (code - 180) / 1e4))
 
 
-def allowed(result: AttentionPattern) -> NDArray[np.bool_]:
-    """[Q, K] True where the key is not later than the query (if causal) and not left out as a sink."""
+def allowed(result: AttentionPattern, layer: int | None = None) -> NDArray[np.bool_]:
+    """[Q, K] True where the query may see the key and the key is not left out as a sink.
+
+    layer   of a head in `every`; None = the pattern itself
+    """
     queries, keys = result.weights.shape
+    mask = result.visible if layer is None else None
+    if layer is not None and result.every_visible is not None:
+        mask = result.every_visible[layer]
     may: NDArray[np.bool_] = np.tri(queries, keys, dtype=bool) if result.causal else np.ones((queries, keys), bool)
+    may = may if mask is None else mask.copy()
     may[:, list(result.sinks)] = False
     return may
 
@@ -95,10 +102,14 @@ def shrink(pictures: NDArray[np.uint8], edge: int) -> NDArray[np.uint8]:
 
 
 def head_data(
-    weights: NDArray[np.floating[Any]], layer: int | str, head: int | str, finding: Finding, result: AttentionPattern
+    weights: NDArray[np.floating[Any]],
+    layer: int | str,
+    head: int | str,
+    finding: Finding,
+    may: NDArray[np.bool_],
 ) -> dict[str, Any]:
-    """What the page needs to draw one head."""
-    may = allowed(result)
+    """What the page needs to draw one head; `may` [Q, K] marks the keys that count."""
+    result = _checked(finding)
     first = [k for k in first_tokens(finding) if k not in result.sinks]
     kept = may.copy()
     kept[:, first] = False
@@ -117,7 +128,7 @@ def head_data(
 def detail(finding: Finding) -> dict[str, Any]:
     """One head, for a page that already shows the others."""
     result = _checked(finding)
-    return head_data(result.weights, result.layer, result.head, finding, result)
+    return head_data(result.weights, result.layer, result.head, finding, allowed(result))
 
 
 def _checked(finding: Finding) -> AttentionPattern:
@@ -142,7 +153,7 @@ def _kept_head(finding: Finding, result: AttentionPattern, layer: int, head: int
     if result.every is None or layer in result.missing or not result.thumbnails[layer, head].any():
         return None
     said = f"Said when this was saved with layer {result.layer}, head {result.head}:"
-    return head_data(result.every[layer, head], layer, head, finding, result) | {
+    return head_data(result.every[layer, head], layer, head, finding, allowed(result, layer)) | {
         "precision": HALF_PRECISION,
         "info": [f"Layer {layer}, head {head}.", said, *result.info, *result.warnings],
         "warnings": [],
@@ -173,7 +184,7 @@ def render(finding: Finding) -> View:
         "sinks": list(result.sinks),
         "first_tokens": first,
         "transform": starting_scale(result, first),
-        "head": head_data(result.weights, result.layer, result.head, finding, result),
+        "head": head_data(result.weights, result.layer, result.head, finding, allowed(result)),
         "every": _every(finding, result),
     }
     return View(kind="script", payload=payload)
