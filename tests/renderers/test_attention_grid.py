@@ -195,6 +195,63 @@ def test_layers_without_attention_give_their_reason(open_page: Any) -> None:
 
 
 @pytest.mark.browser
+def test_keys_outside_the_window_are_said_to_be_hidden(open_page: Any) -> None:
+    rows, columns = np.arange(16)[:, None], np.arange(16)
+    window = (columns <= rows) & (columns > rows - 3)
+    weights = np.where(window, 1 / window.sum(axis=1, keepdims=True), 0).astype(np.float32)
+    result = AttentionPattern(
+        weights=weights,
+        layer=0,
+        head=0,
+        thumbnails=samples.make_thumbnails(weights[None, None]),
+        causal=True,
+        visible=window,
+    )
+    page = open_page(finding(result, make_tokens(PLAIN)))
+    page.locator(".av-heat").focus()
+    page.keyboard.press("Home")
+    assert readout(page).endswith("the key lies outside the window of this layer")
+    page.keyboard.press("End")
+    assert readout(page).endswith("weight 0.3333")
+
+
+@pytest.mark.browser
+def test_switching_heads_twice_asks_once_and_drops_stale_answers(browser: Any, tmp_path: Any) -> None:
+    """A host that answers slowly, and the first request last."""
+    every = make_every(2, 2, 16)
+    shown = finding(pattern(every, 0, 0), make_tokens(PLAIN))
+    answers = json.dumps(
+        {
+            f"{layer}.{head}": grid.head_data(every[layer, head], layer, head, shown)
+            for layer in (0, 1)
+            for head in (0, 1)
+        }
+    )
+    slow = """fetch: (wanted) => new Promise((resolve) => {
+        window.asked = (window.asked || []).concat([`${wanted.layer}.${wanted.head}`]);
+        const wait = {"0.1": 300, "1.0": 60, "1.1": 10}[`${wanted.layer}.${wanted.head}`];
+        setTimeout(() => resolve(ANSWERS[`${wanted.layer}.${wanted.head}`]), wait);
+      }),""".replace("ANSWERS", answers)
+    text = samples_html(shown)
+    text = re.sub(r"    fetch: \(\) => .*\n", lambda _: slow, text)
+    text = re.sub(r"<meta http-equiv=[^>]*>", "", text)  # the script is no longer the one the policy names
+    (tmp_path / "slow.html").write_text(text, encoding="utf-8")
+    page = browser.new_page()
+    page.goto((tmp_path / "slow.html").as_uri())
+    page.wait_for_selector('#attnviz-view[data-ready="1"]')
+    for layer, head in ((0, 1), (1, 0), (1, 1)):
+        page.locator(f'.av-head[data-layer="{layer}"][data-head="{head}"]').click()
+    page.wait_for_selector('#attnviz-view[data-shown="1.1"]')
+    page.wait_for_timeout(500)
+    assert page.locator(".av-detail h3").inner_text() == "Layer 1 · Head 1"
+    page.locator('.av-head[data-layer="0"][data-head="1"]').click()
+    page.locator('.av-head[data-layer="0"][data-head="0"]').click()
+    page.wait_for_selector('#attnviz-view[data-shown="0.0"]')
+    assert page.evaluate("window.asked") == ["0.1", "1.0", "1.1"]
+    page.close()
+
+
+@pytest.mark.browser
 def test_painting_and_switching_are_fast(open_page: Any) -> None:
     count = 512
     every = make_every(12, 12, count)
@@ -209,7 +266,7 @@ def test_painting_and_switching_are_fast(open_page: Any) -> None:
     shown = finding(keep, make_tokens(samples.long_labels(count)))
     html = samples_html(shown)
     # a second head in the file, as if it had been saved with all heads
-    other = json.dumps(grid.head_data(every[3, 6], 3, 6, shown, grid.allowed(keep)))
+    other = json.dumps(grid.head_data(every[3, 6], 3, 6, shown))
     lacking = ",".join(["null"] * 6)
     html = re.sub(r'"every": null', lambda _: f'"every": [null,null,null,[{lacking},{other}]]', html)
     page = open_page(html)

@@ -80,7 +80,9 @@ def test_json_restores_the_result(sample: Finding) -> None:
     text = json_file.to_text(sample)
     envelope = json.loads(text)
     assert {"analysis", "params", "model", "tokens", "result", "provenance"} <= set(envelope)
-    assert envelope["tokens"]["labels"] == list(sample.tokens.labels)
+    assert [token["label"] for token in envelope["tokens"]] == list(sample.tokens.labels)
+    assert [token["id"] for token in envelope["tokens"]] == sample.tokens.ids.tolist()
+    assert all(envelope["text"][t["start"] : t["stop"]] == t["label"] for t in envelope["tokens"])
     again = from_jsonable(envelope["kind"], envelope["result"])
     assert type(again) is type(sample.result)
     for field in dataclasses.fields(again):

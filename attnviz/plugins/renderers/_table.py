@@ -18,7 +18,7 @@ from attnviz.hooks import (
     TokenMatrix,
     TokenScores,
 )
-from attnviz.plugins.renderers._assets import need_tokens
+from attnviz.plugins.renderers._assets import generated_from, need_tokens
 
 Cell = str | float | int | None
 Rows = Iterator[tuple[Cell, ...]]
@@ -63,16 +63,18 @@ def role_of(finding: Finding, position: int) -> str:
     for segment in finding.tokens.segments:
         if segment.start <= position < segment.stop:
             return segment.role
-    if finding.tokens.segments or finding.generated_from is None:
+    answer = generated_from(finding)
+    if finding.tokens.segments or answer is None:
         return ""
-    return "prompt" if position < finding.generated_from else "answer"
+    return "prompt" if position < answer else "answer"
 
 
 def _pattern_rows(finding: Finding, result: AttentionPattern) -> Rows:
     labels = finding.tokens.labels
     for query, row in enumerate(result.weights):
         for key in range(query + 1 if result.causal else len(row)):
-            yield query, labels[query], key, labels[key], number(row[key])
+            if result.visible is None or result.visible[query, key]:
+                yield query, labels[query], key, labels[key], number(row[key])
 
 
 def _head_rows(result: HeadScores) -> Rows:

@@ -30,8 +30,9 @@ const nameOf = (layer, head) => `${layer === "mean" ? "Mean of all layers" : `La
 const quote = (i) => `${i} “${visibleText(TOKENS[i])}”`;
 
 async function decode(packed) {
-  const [codes, focus, received, rest] = await Promise.all([packed.codes, packed.focus, packed.received, packed.rest].map(unpack));
-  return { layer: packed.layer, head: packed.head, codes, focus, received, rest, info: [...packed.info, packed.precision], warnings: packed.warnings };
+  const [codes, focus, received, rest, window_] = await Promise.all(
+    [packed.codes, packed.focus, packed.received, packed.rest, packed.window].map((array) => (array ? unpack(array) : null)));
+  return { layer: packed.layer, head: packed.head, codes, focus, received, rest, window: window_, info: [...packed.info, packed.precision], warnings: packed.warnings };
 }
 
 // ------------------------------------------------------------------------------------------------ skeleton
@@ -153,7 +154,11 @@ function paintThumbnails() {
   }
 }
 
-function visible(q, k) { return !data.causal || k <= q; }
+function whyHidden(q, k) {  // null where the query sees the key
+  if (data.causal && k > q) return "not visible: the key comes after the query";
+  if (shown.window && !shown.window[q * COUNT + k]) return "not visible: the key lies outside the window of this layer";
+  return data.sinks.includes(k) ? "left out as a sink" : null;
+}
 
 function weight(q, k) {
   const value = WEIGHTS[shown.codes[q * COUNT + k]];
@@ -188,7 +193,7 @@ function paintStrip() {
   const reads = state.strip === "reads";
   strip.shade(TOKENS.map((_, i) => {
     const [q, k] = reads ? [t, i] : [i, t];
-    const w = visible(q, k) ? weight(q, k) : 0;
+    const w = whyHidden(q, k) ? 0 : weight(q, k);
     return w > 0 ? colourAt(SEQUENTIAL[themeName()], share(w)) : null;
   }));
   stripCaption.textContent = reads ? `What token ${quote(t)} reads` : `Who reads token ${quote(t)}`;
@@ -213,7 +218,8 @@ function paintPicker() {
 
 function describeCell(q, k) {
   const lines = [`query ${quote(q)} → key ${quote(k)}`];
-  if (!visible(q, k)) return [...lines, "not visible: the key comes after the query"];
+  const hidden = whyHidden(q, k);
+  if (hidden) return [...lines, hidden];
   const code = shown.codes[q * COUNT + k];
   if (state.withoutFirst) {
     if (SINKS.has(k)) return [...lines, `left out (weight ${weightText(code)})`];

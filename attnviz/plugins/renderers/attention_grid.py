@@ -50,15 +50,20 @@ def decode(codes: NDArray[np.uint16]) -> NDArray[np.float64]:
     return np.where(code <= 100, code / 1e6, np.where(code <= 190, (code - 90) / 1e5, (code - 180) / 1e4))
 
 
+def window_mask(result: AttentionPattern, layer: int | None = None) -> NDArray[np.bool_] | None:
+    """[Q, K] keys a query may see, where that is not all or all up to itself; of a layer of `every`, if given."""
+    if layer is None:
+        return result.visible
+    return None if result.every_visible is None else result.every_visible[layer]
+
+
 def allowed(result: AttentionPattern, layer: int | None = None) -> NDArray[np.bool_]:
     """[Q, K] True where the query may see the key and the key is not left out as a sink.
 
     layer   of a head in `every`; None = the pattern itself
     """
     queries, keys = result.weights.shape
-    mask = result.visible if layer is None else None
-    if layer is not None and result.every_visible is not None:
-        mask = result.every_visible[layer]
+    mask = window_mask(result, layer)
     may: NDArray[np.bool_] = np.tri(queries, keys, dtype=bool) if result.causal else np.ones((queries, keys), bool)
     may = may if mask is None else mask.copy()
     may[:, list(result.sinks)] = False
@@ -106,10 +111,13 @@ def head_data(
     layer: int | str,
     head: int | str,
     finding: Finding,
-    may: NDArray[np.bool_],
+    *,
+    of_every: bool = False,
 ) -> dict[str, Any]:
-    """What the page needs to draw one head; `may` [Q, K] marks the keys that count."""
+    """What the page needs to draw one head: the one the result is about, or (of_every) another it carries."""
     result = _checked(finding)
+    place = int(layer) if of_every else None
+    may, window = allowed(result, place), window_mask(result, place)
     first = [k for k in first_tokens(finding) if k not in result.sinks]
     kept = may.copy()
     kept[:, first] = False
@@ -119,6 +127,7 @@ def head_data(
         "codes": pack(encode(weights)),
         "focus": pack(focus(weights, may)),
         "received": pack(received(weights, may)),
+        "window": None if window is None else pack(window.astype(np.uint8)),
         "rest": pack(np.where(kept, weights, 0.0).sum(axis=1, dtype=np.float64).astype(np.float32)),
         "precision": PRECISION,
         **note_data(result),
@@ -128,7 +137,7 @@ def head_data(
 def detail(finding: Finding) -> dict[str, Any]:
     """One head, for a page that already shows the others."""
     result = _checked(finding)
-    return head_data(result.weights, result.layer, result.head, finding, allowed(result))
+    return head_data(result.weights, result.layer, result.head, finding)
 
 
 def _checked(finding: Finding) -> AttentionPattern:
@@ -153,7 +162,7 @@ def _kept_head(finding: Finding, result: AttentionPattern, layer: int, head: int
     if result.every is None or layer in result.missing or not result.thumbnails[layer, head].any():
         return None
     said = f"Said when this was saved with layer {result.layer}, head {result.head}:"
-    return head_data(result.every[layer, head], layer, head, finding, allowed(result, layer)) | {
+    return head_data(result.every[layer, head], layer, head, finding, of_every=True) | {
         "precision": HALF_PRECISION,
         "info": [f"Layer {layer}, head {head}.", said, *result.info, *result.warnings],
         "warnings": [],
@@ -184,7 +193,7 @@ def render(finding: Finding) -> View:
         "sinks": list(result.sinks),
         "first_tokens": first,
         "transform": starting_scale(result, first),
-        "head": head_data(result.weights, result.layer, result.head, finding, allowed(result)),
+        "head": head_data(result.weights, result.layer, result.head, finding),
         "every": _every(finding, result),
     }
     return View(kind="script", payload=payload)

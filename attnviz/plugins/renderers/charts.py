@@ -29,7 +29,7 @@ _POSITIVE, _NEGATIVE = "#d97a2b", "#4a8fd0"
 
 
 def _text(label: str, length: int = 60) -> str:
-    return html.escape(short(label, length))
+    return html.escape(short(label, length), quote=False)
 
 
 def _axis(title: str, **more: Any) -> dict[str, Any]:
@@ -125,17 +125,19 @@ def _head_layout(finding: Finding, result: HeadScores, count: int) -> dict[str, 
         for chosen, name in enumerate(result.metrics)
     ]
     first = next(iter(result.metrics))
+    layers = len(result.metrics[first])
+    across: dict[str, Any] = {"range": [-0.5, layers - 0.5], "dtick": 1 if layers <= 24 else None}
     menu = {"buttons": buttons, "x": 1, "xanchor": "right", "y": 1.16, "yanchor": "top", "bgcolor": "#ffffff"}
     layout: dict[str, Any] = {
         "showlegend": False,
         "height": 620 if extra else 400,
-        "xaxis": _axis("layer", dtick=1 if next(iter(result.metrics.values())).shape[0] <= 24 else None),
+        "xaxis": _axis("" if extra else "layer", **across),
         "yaxis": _axis(f"{metric_title(first)} ({result.units[first]})", domain=[0.46, 1] if extra else [0, 1]),
         "updatemenus": [menu] if count > 1 else [],
     }
     if extra:
         layout["xaxis"]["anchor"] = "y"
-        layout["xaxis2"] = _axis("layer", anchor="y2")
+        layout["xaxis2"] = _axis("layer", anchor="y2", **across)
         layout["yaxis2"] = _axis("layer importance (mean focus)", domain=[0, 0.32], anchor="x2", rangemode="tozero")
     return _layout(finding, **layout)
 
