@@ -3,7 +3,7 @@
 //
 //   heatMap({rows, columns, rowLabels, columnLabels, label, describe(i, j) -> [line, …], onPick(i, j), onCursor(lines),
 //            boundary, rowTitle, columnTitle, describeRow(i), describeColumn(j), cellSize(room), cellText(i, j),
-//            footers})
+//            footers, rowNumbers, columnNumbers})
 //     -> {element, setCells(shade, table, centre), setBars(rowBars, columnBars), select(row, column), zoom(percent),
 //         redraw(), percent()}
 //
@@ -11,6 +11,7 @@
 //   bars    {values, reference} or null; NaN = no bar; column bars are drawn on a √ scale
 //   boundary  first generated token, or null
 //   cellSize  {width, height} of a cell at 100 %, given the room for all; without it cells are square and all fit
+//   rowNumbers, columnNumbers  what stands at the axes where texts do not fit; without them 0, 1, 2 …
 //   footers   a further name under each column;  boundaryAcross: false = only between columns
 
 const HEAT = { tallest: 600, largestCell: 30, labelCell: 9, wideCell: 44, zooms: [20, 1000] };
@@ -218,7 +219,7 @@ function heatMap(options) {
       const y = yOf(i) + cell.height / 2;
       if (y < box.top - 1 || y > areaBottom() + 1) continue;
       pen.fillStyle = marked(i, chosen.row, cursor && cursor.i);
-      pen.fillText(rowsNamed ? rowNames[i] : String(i), box.left - 7, y);
+      pen.fillText(rowsNamed ? rowNames[i] : String(options.rowNumbers ? options.rowNumbers[i] : i), box.left - 7, y);
       if (!rowsNamed) pen.fillRect(box.left - 4, y - 0.5, 3, 1);
     }
   }
@@ -242,7 +243,7 @@ function heatMap(options) {
         pen.restore();
       } else {
         pen.textAlign = "center";
-        pen.fillText(String(j), x, box.top - 11);
+        pen.fillText(String(options.columnNumbers ? options.columnNumbers[j] : j), x, box.top - 11);
         pen.fillRect(x - 0.5, box.top - 4, 1, 3);
       }
     }
@@ -455,6 +456,18 @@ function heatMap(options) {
       draw();
     },
   };
+}
+
+// Calls back when the width of an element changes, not when its height does; returns a function that stops it.
+function onWidth(element, callback) {
+  let width = element.clientWidth;
+  const observer = new ResizeObserver(() => {
+    if (element.clientWidth === width || element.clientWidth === 0) return;
+    width = element.clientWidth;
+    callback();
+  });
+  observer.observe(element);
+  return () => observer.disconnect();
 }
 
 function zoomControl(heat) {

@@ -54,7 +54,7 @@ const heat = heatMap({
   describe: describeCell,
   describeRow: (q) => [`query ${quote(q)}`, `focus ${formatNumber(shown.focus[q])}  (1 = one key, 0 = all keys alike)`],
   describeColumn: (k) => [`key ${quote(k)}`, `received ${formatNumber(shown.received[k])}  (1 = as from a uniform head)`],
-  onCursor: (lines) => { readout.textContent = lines.join("   "); },
+  onCursor: (lines) => { readout.textContent = lines.join(" · "); },
   onPick: (q) => pickToken(q),
   onZoom: (percent) => zoomer.update(percent),
 });
@@ -282,8 +282,7 @@ function pickToken(t) {
 
 // ------------------------------------------------------------------------------------------------ start
 
-const resized = new ResizeObserver(() => { if (shown) heat.redraw(); });
-resized.observe(heat.element);
+const unwatch = onWidth(heat.element, () => { if (shown) heat.redraw(); });
 (async () => {
   thumbnails = await unpack(data.thumbnails);
   const first = await decode(data.head);
@@ -309,5 +308,5 @@ return {
     paint();
     heat.redraw();
   },
-  destroy() { destroyed = true; resized.disconnect(); },
+  destroy() { destroyed = true; unwatch(); },
 };

@@ -30,7 +30,7 @@ const COLOURS = {
   target: { text: "probability of the target", share: (s, p) => targetProbability(s, p), ticks: () => [[0, "0"], [0.25, "25 %"], [0.5, "50 %"], [0.75, "75 %"], [1, "100 %"]] },
   entropy: { text: "entropy (bits)", share: (s, p) => numbers.entropy[at(s, p)] / (most.entropy || 1), ticks: () => [0, 0.5, 1].map((t) => [t, (t * most.entropy).toFixed(1)]) },
   kl: { text: "KL(model‖lens) (bits)", share: (s, p) => numbers.kl_model_lens[at(s, p)] / (most.kl || 1), ticks: () => [0, 0.5, 1].map((t) => [t, (t * most.kl).toFixed(1)]) },
-  rank: { text: "rank of the target (dark = near the top)", share: (s, p) => (rank(s, p) === null ? null : 1 - Math.log10(rank(s, p) + 1) / (Math.log10(most.rank + 1) || 1)), ticks: () => (most.rank === 0 ? [[1, "0"]] : [[1, "0"], [0.5, String(Math.round(10 ** (Math.log10(most.rank + 1) / 2) - 1))], [0, String(most.rank)]]) },
+  rank: { text: "rank of the target (strong = near the top)", share: (s, p) => (rank(s, p) === null ? null : 1 - Math.log10(rank(s, p) + 1) / (Math.log10(most.rank + 1) || 1)), ticks: () => (most.rank === 0 ? [[1, "0"]] : [[1, "0"], [0.5, String(Math.round(10 ** (Math.log10(most.rank + 1) / 2) - 1))], [0, String(most.rank)]]) },
 };
 const most = { entropy: 0, kl: 0, rank: 0 };
 
@@ -46,13 +46,13 @@ const boundary = data.generated_from === null ? -1 : POSITIONS.findIndex((p) => 
 const heat = heatMap({
   rows: N, columns: P,
   rowLabels: SITES.map((_, i) => SITES[rowSite(i)]),
-  columnLabels: columnNames,
+  columnLabels: columnNames, columnNumbers: POSITIONS,
   footers: nextNames, columnTitle: "target",
   label: "Logit lens: rows are sites from the model down to the first, columns are positions",
   cellSize: (room) => (state.words ? { width: 78, height: 25 } : { width: Math.max(2, Math.min(HEAT.largestCell, room.width / P)), height: Math.max(6, Math.min(20, room.height / N)) }),
   cellText: (i, p) => label(topId(rowSite(i), p)),
   describe: (i, p) => describeCell(rowSite(i), p),
-  onCursor: (lines) => { readout.textContent = lines.join("   "); },
+  onCursor: (lines) => { readout.textContent = lines.join(" · "); },
   onPick: (_, p) => pick(p),
   onZoom: (percent) => zoomer.update(percent),
   boundary: boundary > 0 ? boundary : null, boundaryAcross: false,
@@ -245,14 +245,11 @@ function pick(p) {
   if (POSITIONS[p] + 1 < data.tokens.length) host.select({ token: POSITIONS[p] + 1 });
 }
 
-let lastWidth = 0;
-const resized = new ResizeObserver(() => {
-  if (!numbers.top_ids || heat.element.clientWidth === lastWidth) return;
-  lastWidth = heat.element.clientWidth;
+const unwatch = onWidth(heat.element, () => {
+  if (!numbers.top_ids) return;
   heat.redraw();
   paintTraces();
 });
-resized.observe(heat.element);
 let wanted = null;   // a selection that came before the numbers were unpacked
 (async () => {
   const names = ["top_logprobs", "entropy", "kl_model_lens", "target_logprob", "top_ids", "target_rank"];
@@ -282,5 +279,5 @@ return {
     if (numbers.top_ids) follow(selection); else wanted = { ...selection };
   },
   theme() { if (numbers.top_ids) { paint(); heat.redraw(); paintTraces(); } },
-  destroy() { destroyed = true; resized.disconnect(); },
+  destroy() { destroyed = true; unwatch(); },
 };

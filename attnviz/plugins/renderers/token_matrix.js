@@ -13,9 +13,10 @@ const boundary = data.generated_from === null ? -1 : COLUMNS.findIndex((t) => t 
 const heat = heatMap({
   rows: R, columns: C,
   rowLabels: ROWS.map((t) => data.tokens[t]), columnLabels: COLUMNS.map((t) => data.tokens[t]),
+  rowNumbers: ROWS, columnNumbers: COLUMNS,
   label: "Scores: rows are targets, columns are sources",
   describe: (i, j) => [`target ${name(ROWS[i])} ← source ${name(COLUMNS[j])}`, `${formatNumber(scores[i * C + j])}${Number.isNaN(scores[i * C + j]) ? "" : ` ${data.unit}`}`],
-  onCursor: (lines) => { readout.textContent = lines.join("   "); },
+  onCursor: (lines) => { readout.textContent = lines.join(" · "); },
   onPick: (i) => pick(ROWS[i]),
   onZoom: (percent) => zoomer.update(percent),
   boundary: boundary > 0 ? boundary : null, boundaryAcross: false,
@@ -76,8 +77,7 @@ function pick(t) {
   host.select({ token: t });
 }
 
-const resized = new ResizeObserver(() => { if (scores) heat.redraw(); });
-resized.observe(heat.element);
+const unwatch = onWidth(heat.element, () => { if (scores) heat.redraw(); });
 (async () => {
   scores = await unpack(data.scores);
   if (destroyed) return;
@@ -89,5 +89,5 @@ resized.observe(heat.element);
 return {
   show(selection) { if (Number.isInteger(selection.token)) setTarget(selection.token); },
   theme() { paint(); heat.redraw(); },
-  destroy() { destroyed = true; resized.disconnect(); },
+  destroy() { destroyed = true; unwatch(); },
 };
