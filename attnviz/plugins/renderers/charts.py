@@ -34,7 +34,7 @@ def _text(label: str, length: int = 60) -> str:
 
 def _axis(title: str, **more: Any) -> dict[str, Any]:
     grid = {"gridcolor": _LINE, "zerolinecolor": _LINE, "linecolor": _LINE}
-    return {"title": {"text": _text(title)}, "automargin": True, **grid, **more}
+    return {"title": {"text": _text(title) if title else ""}, "automargin": True, **grid, **more}
 
 
 def _layout(finding: Finding, **more: Any) -> dict[str, Any]:
