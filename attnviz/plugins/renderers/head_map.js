@@ -164,8 +164,7 @@ function paintLayers() {
     on: state.tokensOf === String(l),
     onPick: received ? () => { state.tokensOf = state.tokensOf === String(l) ? "all" : String(l); paintLayers(); paintTokens(); } : null,
   }));
-  const most = Math.max(...rows.map((row) => row.number || 0)) || 1;
-  layerBox.replaceChildren(make("h3", { class: "av-title" }, "Layer importance"), make("p", { class: "av-caption" }, `Mean focus of the layer's heads, 0 to 1.${received ? " Click a layer for its most read tokens." : ""}`), bars("Layer importance", rows, most, 0));
+  layerBox.replaceChildren(make("h3", { class: "av-title" }, "Layer importance"), make("p", { class: "av-caption" }, `Mean focus of the layer's heads, 0 to 1.${received ? " Click a layer for its most read tokens." : ""}`), bars("Layer importance", rows, 1, 0));  // the whole scale
 }
 
 function paintTokens() {
