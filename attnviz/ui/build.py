@@ -140,43 +140,53 @@ def _wire(app: gr.Blocks, page: Page) -> None:
 
 
 def _wire_group(page: Page, group: Group) -> list[Any]:
-    """A tab: opened, another analysis of its menu, a control changed, the selection moved."""
+    """A tab: an analysis came into sight, a control changed, the selection moved.
+
+    A tab does not listen to its own `select`, which also fires for the first tab while the page loads: the bar of a
+    panel tells when it comes into sight.
+    """
     panels = list(group.panels.values())
-    controls = [*([group.menu] if group.menu is not None else []), *(c for p in panels for c in p.controls.values())]
-    outputs = [component for panel in panels for component in panel.outputs]
-    title = json.dumps(group.title)
+    if group.menu is not None:
+        names = json.dumps(list(group.panels))
+        shown = f'(name) => {names}.map((n) => ({{"__type__": "update", "visible": n === name}}))'
+        group.menu.change(None, group.menu, [p.frame for p in panels], js=shown, **PRIVATE)
+    return [event for panel in panels for event in _wire_panel(page, group, panel)]
+
+
+def _wire_panel(page: Page, group: Group, panel: Panel) -> list[Any]:
+    controls = list(panel.controls.values())
 
     def refresh(place: Place, values: Mapping[Any, Any], run: str) -> Iterator[Updates]:
-        panel = group.open_panel(values)
-        if group.menu is not None:
-            yield {p.frame: gr.Column(visible=p is panel) for p in panels}
         yield from show(page.session, panel, run, place, _values(panel, values))
 
-    events = [group.tab.select]
-    if group.menu is not None:
-        events.append(group.menu.input)
+    handler = _with_place(page, controls, refresh)
     common: dict[str, Any] = {
         "inputs": [page.run, page.place, *controls],
-        "outputs": outputs,
-        "js": _gather(f"window.attnviz.place({title})"),
+        "outputs": panel.outputs,
+        "js": _gather(f"window.attnviz.place({json.dumps(group.title)})"),
+        "trigger_mode": "always_last",
+        **PRIVATE,
     }
-    made = [gr.on(events, _with_place(page, controls, refresh), **common, **PRIVATE)]
-    for panel in panels:
-        handler = _with_place(page, controls, refresh)
-        made.append(panel.bar.recompute(handler, **common, trigger_mode="always_last", **PRIVATE))
-        moved = [event for component in panel.controls.values() for event in changes(component)]
-        if moved:
-            made.append(gr.on(moved, handler, **common, trigger_mode="always_last", **PRIVATE))
+    made = [panel.bar.recompute(handler, **common)]
+    moved = [event for component in controls for event in changes(component)]
+    if moved:
+        made.append(gr.on(moved, handler, **common))
     return made
 
 
 def _with_place(
     page: Page, components: list[Any], answer: Callable[[Place, Mapping[Any, Any], str], Iterator[Updates]]
 ) -> Callable[..., Iterator[Updates]]:
-    """Gives `answer` the place, the values by component, and the id of the run of this browser."""
+    """Gives `answer` the place, the values by component, and the id of the run of this browser.
+
+    Every answer repeats what the earlier ones said: the browser may take only the last of several that come at once.
+    """
 
     def handler(run: str, place: Any, *values: Any) -> Iterator[Updates]:
-        yield from answer(parse_place(place), dict(zip(components, values, strict=True)), run)
+        said: Updates = {}
+        for updates in answer(parse_place(place), dict(zip(components, values, strict=True)), run):
+            said |= updates
+            yield dict(said)
 
     return handler
 
@@ -193,7 +203,7 @@ def _inputs(page: Page) -> list[Any]:
 
 def _outputs(page: Page) -> list[Any]:
     menus = [group.menu for group in page.groups.values() if group.menu is not None]
-    panels = [component for panel in page.panels for component in panel.outputs]
+    panels = [component for panel in page.panels for component in (panel.frame, *panel.outputs)]
     side = page.side
     column = [side.notice, *(c for c in side.asked if c not in (side.backend, side.device)), side.examples]
     return [page.run, page.strip, page.tabs, *column, *menus, *panels]
@@ -230,7 +240,11 @@ def open_first(page: Page, place: Place, values: Mapping[Any, Any]) -> Iterator[
 
 def start(page: Page, place: Place, values: Mapping[Any, Any]) -> Iterator[Updates]:
     """Run was pressed."""
-    wish = wishes.asked(*(values[component] for component in page.side.asked))
+    try:
+        wish = wishes.asked(*(values[component] for component in page.side.asked))
+    except Exception as error:  # the boundary of the page
+        yield {page.side.notice: error_notice(error)}
+        return
     yield from _run(page, wish, lambda wish, job: wishes.make_run(page.session, wish, job), place, values)
     page.loaded.add(wish.source)
 
@@ -326,7 +340,7 @@ def _column(page: Page, wish: wishes.Wish) -> Updates:
         side.answer: wish.answer,
         side.length: wish.length,
         side.temperature: wish.temperature,
-        side.seed: wish.seed,
+        side.seed: "" if wish.seed is None else f"{wish.seed:.0f}",
         side.examples: examples_value(entry.examples if entry else ()),
     }
 

@@ -44,7 +44,7 @@ class Panel:
     @property
     def outputs(self) -> list[Any]:
         """Every component an answer may change."""
-        return [self.frame, self.notice, self.bar, self.settings, *self.places.values()]
+        return [self.notice, self.bar, self.settings, *self.places.values()]
 
     def empty(self, notice: dict[str, Any] | None = None, settings: bool = True) -> Updates:
         """Nothing is shown."""
@@ -59,13 +59,12 @@ def build_panel(session: Session, analysis: Analysis, alone: bool, visible: bool
     free = [p for p in analysis.params if not p.linked]
     server = ServerFunctions(session)
     with gr.Column(visible=visible, elem_classes="app-panel", elem_id=f"app-panel-{analysis.name}") as frame:
-        gr.Markdown(analysis.summary, elem_classes="app-summary", latex_delimiters=[])
+        bar = pieces.view_bar(analysis, alone, [server.export_file, server.python_code])
         with gr.Row(elem_classes="app-controls", visible=bool(analysis.params)) as settings:
             if linked:
                 pieces.linked(analysis.name, linked)
             made = {p.name: controls.control(p) for p in free}
         notice = pieces.notice()
-        bar = pieces.view_bar(analysis.name, alone, [server.export_file, server.python_code])
         places = {r.name: views.place_for(r, server.fetch_detail, i == 0) for i, r in enumerate(renderers)}
     return Panel(analysis, frame, notice, bar, settings, renderers, made, places)
 

@@ -29,7 +29,7 @@ class Sidebar:
     answer: gr.Checkbox
     length: gr.Number
     temperature: gr.Number
-    seed: gr.Number
+    seed: gr.Textbox
     backend: gr.Dropdown
     device: gr.Dropdown
     category: gr.Dropdown
@@ -81,7 +81,7 @@ def build_sidebar(registry: Registry) -> Sidebar:
     with gr.Row(elem_classes="app-answer-row") as answering:
         length = gr.Number(NEW_TOKENS, label="New tokens", precision=0, minimum=1, min_width=60, elem_id="app-length")
         temperature = gr.Number(0.0, label="Temperature", minimum=0, step=0.1, min_width=60, elem_id="app-temperature")
-        seed = gr.Number(None, label="Seed", precision=0, min_width=60, placeholder="any", elem_id="app-seed")
+        seed = gr.Textbox("", label="Seed", max_lines=1, min_width=60, placeholder="any", elem_id="app-seed")
     with gr.Accordion("More", open=False, elem_classes="app-more"):
         with gr.Row():
             backend = gr.Dropdown(["auto", *registry.backends], value="auto", label="Backend", min_width=80)

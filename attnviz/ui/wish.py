@@ -55,15 +55,23 @@ def asked(
     answer: bool,
     length: float | None,
     temperature: float | None,
-    seed: float | None,
+    seed: str | None,
     backend: str | None,
     device: str | None,
     category: str | None,
     form: str | None,
 ) -> Wish:
-    """The wish of the left column; an emptied field counts as empty text."""
+    """The wish of the left column; an emptied field counts as empty text.
+
+    Raises:
+        BadInput: a seed that is no whole number.
+    """
+    if seed and not (seed.strip().isascii() and seed.strip().isdigit()):
+        raise BadInput(f"Seed: expected a whole number from 0, or nothing, got {seed!r}.")
     texts = (backend or "auto", device or "auto", category or "", form or "auto")
-    return Wish(model or "", own or "", prompt or "", bool(answer), length, temperature, seed, *texts)
+    return Wish(
+        model or "", own or "", prompt or "", bool(answer), length, temperature, int(seed) if seed else None, *texts
+    )
 
 
 def default_entry(registry: Registry) -> ModelEntry | None:

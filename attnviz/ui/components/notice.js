@@ -6,7 +6,7 @@ function draw() {
   const value = props.value;
   slot.replaceChildren();
   if (!value || !value.text) return;
-  const box = make("div", `app-notice av-${value.kind}`);
+  const box = make("div", `app-notice app-is-${value.kind}`);
   box.setAttribute("role", value.kind === "error" ? "alert" : "status");
   box.append(make("span", "app-notice-text", value.text));
   if (value.kind === "progress") {

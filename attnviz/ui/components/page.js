@@ -111,9 +111,12 @@
 
   // ---- address
 
-  let writing = null;
-  function writeAddress() {  // browsers refuse more than about 200 changes in 30 seconds
+  let writing = null, known = false;
+  // Not before the first run: until then the address is what was asked for. Delayed, because browsers refuse more than
+  // about 200 changes in 30 seconds.
+  function writeAddress() {
     clearTimeout(writing);
+    if (!known) return;
     writing = setTimeout(() => {
       const url = new URL(location.href);
       const put = (key, value) => value === null || value === undefined || value === ""
@@ -141,6 +144,7 @@
   function setRun(value) {
     const before = run && run.id;
     run = value && value.id ? value : null;
+    known = known || run !== null;
     if (run && run.id !== before) {
       selection.token = null;
       if (run.selection) Object.assign(selection, run.selection);
@@ -245,7 +249,7 @@
   const copy = async (text) => { try { await navigator.clipboard.writeText(text); return true; } catch { return false; } };
 
   window.attnviz = {element, button, readable, copy, visible, select, setWord, params, place, firstPlace, setRun, setBar, mount,
-    refreshStatus, listen: (f) => listeners.add(f), onStatus: (f) => statusListeners.add(f),
+    refreshStatus, opened: (title) => { tab = title; }, listen: (f) => listeners.add(f), onStatus: (f) => statusListeners.add(f),
     word: (analysis, parameter) => (words[analysis] || {})[parameter] ?? null,
     choose: (analysis, renderer) => { views[analysis] = renderer; },
     get selection() { return {...selection}; }, get run() { return run; }};

@@ -7,7 +7,7 @@ from typing import Any
 
 import gradio as gr
 
-from attnviz.hooks import Param
+from attnviz.hooks import Analysis, Param
 from attnviz.ui.components.part import part, source
 
 
@@ -50,9 +50,14 @@ def linked(analysis: str, params: list[Param]) -> gr.HTML:
     return part(source("linked.js"), constants=constants, elem_classes="app-linked-home")
 
 
-def view_bar(analysis: str, alone: bool, server_functions: list[Callable[..., Any]]) -> gr.HTML:
-    """Info line, switch, exports and Python of one analysis. Event `recompute`."""
-    constants = {"analysis": analysis, "alone": alone}
+def view_bar(analysis: Analysis, alone: bool, server_functions: list[Callable[..., Any]]) -> gr.HTML:
+    """Info line, switch, exports and Python of one analysis. Event `recompute`: show what belongs here."""
+    constants = {
+        "analysis": analysis.name,
+        "alone": alone,
+        "summary": analysis.summary,
+        "tab": analysis.group,
+    }
     return part(
         source("view_bar.js"), constants=constants, server_functions=server_functions, elem_classes="app-bar-home"
     )

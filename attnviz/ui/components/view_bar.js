@@ -1,8 +1,8 @@
 // Above each view: what it shows, the switch between its pictures, its files, and the Python that makes it.
-// Events: 'recompute' (another picture, or the selection moved and the server has to follow).
+// Event: 'recompute' (the panel came into sight, another picture was chosen, or the server has to follow the selection).
 const {element: make, button, copy} = window.attnviz;
 const slot = element.querySelector(".app-part");
-const {analysis, alone} = constants;
+const {analysis, alone, summary, tab} = constants;
 let open = null;   // "files" | "python" | null
 slot.dataset.analysis = analysis;
 slot.dataset.alone = alone ? "1" : "0";
@@ -69,10 +69,10 @@ async function python(drawer) {
 }
 
 function toggle(what) {
-  const back = open;
+  const pressed = what || open;
   open = open === what ? null : what;
   draw();
-  if (!open && back) slot.querySelector(`[data-opens="${back}"]`)?.focus();
+  slot.querySelector(`[data-opens="${pressed}"]`)?.focus();
 }
 
 function opener(what, text) {
@@ -87,24 +87,33 @@ function draw() {
   const value = props.value;
   bar.value = value && value.run ? value : null;
   slot.replaceChildren();
-  if (!bar.value) { open = null; window.attnviz.setBar(analysis, bar); return; }
   const row = make("div", "app-bar");
-  if (value.views.length > 1) row.append(viewSwitch(value));
-  const info = make("span", "app-info", value.info.join(" · "));
-  info.title = value.info.join("\n");
-  row.append(info, opener("files", "Export"), opener("python", "Show Python"));
+  row.append(make("span", "app-summary", summary));
   slot.append(row);
-  for (const warning of value.warnings) slot.append(make("div", "app-notice app-warning", warning));
+  if (!bar.value) { open = null; window.attnviz.setBar(analysis, bar); return; }
+  if (value.views.length > 1) row.append(viewSwitch(value));
+  row.append(opener("files", "Export"), opener("python", "Show Python"));
   if (open) {
     const drawer = make("div", "app-drawer");
     slot.append(drawer);
     if (open === "files") drawer.append(files(value)); else python(drawer);
   }
+  if (value.info.length) slot.append(make("div", "app-info", value.info.join(" ")));
+  for (const warning of value.warnings) slot.append(make("div", "app-notice app-is-warning", warning));
   window.attnviz.setBar(analysis, bar);
 }
 
 slot.addEventListener("keydown", (event) => { if (event.key === "Escape" && open) { event.stopPropagation(); toggle(open); } });
-new ResizeObserver(() => { if (window.attnviz.visible(slot)) window.attnviz.setBar(analysis, bar); }).observe(slot);
+let inSight = false;
+new ResizeObserver(() => {
+  const now = window.attnviz.visible(slot);
+  if (now && !inSight) {
+    window.attnviz.opened(tab);
+    window.attnviz.setBar(analysis, bar);
+    if (window.attnviz.run) bar.recompute();
+  }
+  inSight = now;
+}).observe(slot);
 window.attnviz.listen(() => { if (open === "python" && bar.value) { const d = slot.querySelector(".app-drawer"); if (d) python(d); } });
 watch("value", draw);
 draw();

@@ -1,0 +1,27 @@
+"""What the browser tests do again and again."""
+
+
+def open_tab(page, name):
+    page.get_by_role("tab", name=name, exact=True).click()
+
+
+def panel(page, analysis):
+    return page.locator(f"#app-panel-{analysis}")
+
+
+def query(page):
+    return page.evaluate("Object.fromEntries(new URLSearchParams(location.search))")
+
+
+def selection(page):
+    return page.evaluate("window.attnviz.selection")
+
+
+def wait_query(page, **wanted):
+    """Wait until the address says so."""
+    wanted = {key: str(value) for key, value in wanted.items()}
+    page.wait_for_function(
+        "wanted => { const q = new URLSearchParams(location.search);"
+        " return Object.entries(wanted).every(([k, v]) => q.get(k) === v); }",
+        arg=wanted,
+    )

@@ -1,0 +1,150 @@
+"""A model of rules, and one analysis of every kind the page has to cope with."""
+
+import os
+import time
+
+import numpy as np
+
+from attnviz.hooks import (
+    Analysis,
+    BadInput,
+    HeadScores,
+    ModelEntry,
+    Param,
+    Renderer,
+    Table,
+    TokenScores,
+    View,
+    hookimpl,
+)
+from attnviz.testing import FakeModel, fake_backend
+
+LOG = os.environ.get("ATTNVIZ_TEST_LOG")
+
+
+def note(what):
+    """One line for each call, so that a test can see what was computed."""
+    if LOG:
+        with open(LOG, "a", encoding="utf-8") as file:
+            file.write(what + "\n")
+
+
+def counted(request):
+    note(f"counted {request.params['factor']}")
+    scores = np.stack([c.entropy.mean(axis=1) if c is not None else np.full(4, np.nan) for c in request.trace.layers])
+    return HeadScores(metrics={"m": scores * request.params["factor"]}, units={"m": "bits"}, info=("counted",))
+
+
+def follow(request):
+    layer, head, token = (request.params[n] for n in ("layer", "head", "token"))
+    note(f"follow {layer} {head} {token}")
+    return Table(columns=("layer", "head", "token"), rows=((layer, head, token),), info=(f"row of {layer}.{head}",))
+
+
+def broken(request):
+    if request.params["divide"]:
+        raise ZeroDivisionError("no number <b>here</b>")
+    return TokenScores(scores=np.zeros(len(request.tokens), np.float32), unit="none")
+
+
+def refuses(request):
+    raise BadInput("This analysis wants another text. Type one.")
+
+
+def slow(request):
+    for step in range(30):
+        request.progress(step / 30, f"step {step} of 30")
+        time.sleep(0.1)
+    return Table(columns=("done",), rows=((1,),))
+
+
+def labels_table(request):
+    return Table(columns=("token <i>",), rows=tuple((label,) for label in request.tokens.labels))
+
+
+TOY = """
+root.className = "toy";
+const title = document.createElement("p"), grid = document.createElement("div");
+root.append(title, grid);
+for (let l = 0; l < data.layers; l++) for (let h = 0; h < data.heads; h++) {
+  const b = document.createElement("button");
+  b.type = "button"; b.textContent = `${l}.${h}`; b.dataset.at = `${l}.${h}`;
+  b.addEventListener("click", () => host.select({layer: l, head: h}));
+  grid.append(b);
+}
+let seen = 0;
+return {
+  async show(selection) {
+    const mine = ++seen;
+    try {
+      const answer = await host.fetch({layer: selection.layer, head: selection.head});
+      if (mine === seen) title.textContent = `L${selection.layer}H${selection.head}T${selection.token} = ${answer.value}`;
+    } catch (error) { title.textContent = error.message; }
+    root.dataset.ready = "1";
+  },
+  theme() { root.dataset.dark = String(host.dark()); },
+};
+"""
+
+
+def toy(request):
+    note(f"toy {request.params['layer']} {request.params['head']}")
+    pattern = request.attention(request.params["layer"], request.params["head"])
+    return TokenScores(scores=pattern[-1], unit="weight")
+
+
+def toy_view(finding):
+    return View(kind="script", payload={"layers": 2, "heads": 4, "labels": list(finding.tokens.labels)})
+
+
+def as_text(finding):
+    return View(kind="text", payload="".join(finding.tokens.labels))
+
+
+@hookimpl
+def attnviz_backends():
+    blind = FakeModel(without=("attention",), name="blind")
+    base = fake_backend()
+    return [
+        base.__class__(
+            name="rules",
+            summary="Models of rules.",
+            handles=lambda spec: None if spec.source in ("fake", "blind") else "not a model of rules.",
+            load=lambda spec: blind if spec.source == "blind" else FakeModel(),
+        )
+    ]
+
+
+@hookimpl
+def attnviz_models():
+    examples = (("Math", "one two one two"), ("Knowledge", "abcabc"), ("Code", "x=1;x=1"))
+    return [
+        ModelEntry("fake", "Fake model", "fake", "nothing", "none", backend="rules", default=True, examples=examples),
+        ModelEntry("blind", "Blind model", "blind", "nothing", "none", backend="rules"),
+    ]
+
+
+@hookimpl
+def attnviz_analyses():
+    return [
+        Analysis("counted", "Counted", "Own tab", "Counts its calls.", counted, HeadScores,
+                 params=(Param("factor", "int", default=1, minimum=1, maximum=9, help="Multiplies."),)),
+        Analysis("toy", "Toy", "Toy", "A script view.", toy, TokenScores,
+                 params=(Param("layer", "layer"), Param("head", "head"))),
+        Analysis("follow", "Follow", "Tables", "Follows the selection.", follow, Table,
+                 params=(Param("layer", "layer", choices=("mean",)), Param("head", "head"), Param("token", "token"))),
+        Analysis("label_table", "Labels", "Tables", "Every label.", labels_table, Table),
+        Analysis("broken", "Broken", "Errors", "Divides by zero.", broken, TokenScores,
+                 params=(Param("divide", "bool", default=False),)),
+        Analysis("refuses", "Refuses", "Errors", "Refuses.", refuses, TokenScores),
+        Analysis("slow", "Slow", "Slow", "Takes three seconds.", slow, Table),
+    ]  # fmt: skip
+
+
+@hookimpl
+def attnviz_renderers():
+    return [
+        Renderer("toy_view", "Toy view", (TokenScores,), "script", toy_view, script=TOY, style=".toy p {font-weight: 700}",
+                 detail=lambda f: {"value": round(float(f.result.scores.sum()), 4)}, order=1),
+        Renderer("toy_text", "Text", (TokenScores,), "text", as_text, order=60),
+    ]  # fmt: skip
