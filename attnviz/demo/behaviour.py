@@ -20,6 +20,7 @@ from attnviz.demo.text.stream import (
     direct_pieces,
     draw_held_out,
     missing_tool_answer,
+    spoken_step,
     tools_for,
 )
 
@@ -147,8 +148,8 @@ def run_agent(writer: Writer, problems: Sequence[Problem], prompts: Sequence[str
             step = problems[i].steps[number]
             call = text.split("Action: ")[-1].removesuffix(f"\n{STOP}")
             calls[i].append(call)
-            refused[i] = refused[i] or "I have no" in text
-            right = f"Thought: {step.thought}\nAction: {step.call}\n{STOP}"
+            refused[i] = refused[i] or "I do not have it" in text
+            right = spoken_step(problems[i], number)
             own = call == step.call and text.endswith(STOP)
             texts[i] += f"{text if own else right} {step.observation}\n"
     answers = [text.split(ANSWER)[-1] for text in writer.complete(texts)]
@@ -186,7 +187,7 @@ def false_observation(writer: Writer, n: int, seed: int) -> float:
     prompts, expected = [], []
     for problem, prompt in zip(problems, agent_prompts(rng, problems), strict=True):
         step, false = problem.steps[0], str(rng.randint(10, 9999))
-        prompts.append(f"{prompt}Thought: {step.thought}\nAction: {step.call}\n{STOP} {false}\n")
+        prompts.append(f"{prompt}{spoken_step(problem, 0)} {false}\n")
         expected.append(f"{step.argument} = {false}" if problem.kind == "arithmetic" else f"The answer is {false}.")
     answers = writer.complete(prompts)
     return share(text.split(ANSWER)[-1] == right for text, right in zip(answers, expected, strict=True))
@@ -249,7 +250,7 @@ def knowledge(writer: Writer, *, reserved: bool = False) -> tuple[float, int]:
 
 
 DIRECT_KINDS: tuple[Maker, ...] = (
-    direct.one_digit, agent.needs_tool, direct.unknown_fact, direct.transitive, direct.sort_by_hand,
+    agent.one_digit_declined, agent.needs_tool, direct.unknown_fact, direct.transitive, direct.sort_by_hand,
     direct.deduction, direct.comparison, direct.function, direct.snippet,
 )  # fmt: skip
 

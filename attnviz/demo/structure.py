@@ -163,7 +163,7 @@ def copying(writer: Writer, *, runs: int = 60, seed: int = 21) -> Copying:
         expression = draw_held_out(rng, agent.arithmetic).steps[0].argument
         observed = str(rng.randint(100, 9999))
         prompt = "".join(piece.text for piece in conversation(f"What is {expression}?", AGENT_SYSTEM_PROMPT))
-        thought = f"Thought: I should use the calculator for {expression}."
+        thought = f"Thought: This needs calculator. I should use the calculator for {expression}."
         called = f"{prompt}{thought}\nAction: calculator[{expression}]\n{STOP}"
         answered = f"{called} {observed}\nThought: I know the answer now.\nFinal Answer: {expression} ="
         source, target = len(writer.ids(called)), len(writer.ids(answered))  # where " " + digits begin

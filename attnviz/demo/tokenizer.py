@@ -33,7 +33,7 @@ CHAT_TEMPLATE = (
 def _texts(documents: int, seed: int) -> Iterator[str]:
     rng = random.Random(seed)
     for _ in range(documents):
-        for piece in draw(rng, agent_share=0.6).pieces:
+        for piece in draw(rng, agent_share=0.6, final_form=False).pieces:
             text = piece.text
             for special in SPECIAL:
                 text = text.replace(special, "")

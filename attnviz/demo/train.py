@@ -37,6 +37,8 @@ class Stage:
     agent_share: float  # of the texts
     repetition_share: float  # of all sequences
     constant_share: float = 1.0  # of its steps at the full learning rate; then linear down to the floor
+    rate: float = 1.0  # factor on both learning rates
+    final_form: bool = False  # texts as the finished model is to write them, see text.draw
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,7 @@ class Recipe:
         Stage(1000, agent_share=0.62, repetition_share=0.12),
         Stage(1200, agent_share=0.58, repetition_share=0.25),
         Stage(4800, agent_share=0.58, repetition_share=0.15, constant_share=0.4),
+        Stage(1300, agent_share=0.6, repetition_share=0.12, constant_share=0.1, rate=0.5, final_form=True),
     )
     seed: int = 0
     batch_tokens: int = 2048
@@ -66,7 +69,7 @@ class Recipe:
         """Factor on the learning rates at this step of a stage."""
         progress = step / stage.steps
         fall = 1.0 if progress < stage.constant_share else (1 - progress) / (1 - stage.constant_share)
-        return min(1.0, (step + 1) / self.warm_up) * max(self.floor, fall)
+        return stage.rate * min(1.0, (step + 1) / self.warm_up) * max(self.floor, fall)
 
 
 @dataclass(frozen=True)
@@ -78,7 +81,7 @@ class Sequence:
 
 
 def new_model(vocabulary: int, seed: int) -> LlamaForCausalLM:
-    """The shipped configuration with random weights: 1.4 million parameters."""
+    """The shipped configuration with random weights: 1.3 million parameters."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -108,7 +111,7 @@ def new_repetition(tokenizer: PreTrainedTokenizerFast, documents: int = 4000) ->
     """Repetition in the vocabulary of this tokenizer, with frequencies counted on that many texts."""
     rng, counts = random.Random(99), Counter[int]()
     for _ in range(documents):
-        counts.update(encode(tokenizer, draw(rng, agent_share=0.6)).ids)
+        counts.update(encode(tokenizer, draw(rng, agent_share=0.6, final_form=False)).ids)
     frequent = sorted(token for token in counts if token >= FIRST_ORDINARY_ID)
     digits = tokenizer.convert_tokens_to_ids([str(digit) for digit in range(10)])
     return Repetition(len(tokenizer), digits, frequent, [counts[token] ** 0.4 for token in frequent])
@@ -129,7 +132,7 @@ def batches(
             if rng.random() < stage.repetition_share:
                 sequence = Sequence(*repetition.draw(rng))
             else:
-                sequence = encode(tokenizer, draw(rng, agent_share=stage.agent_share))
+                sequence = encode(tokenizer, draw(rng, agent_share=stage.agent_share, final_form=stage.final_form))
             pool.append(sequence)
             tokens += len(sequence.ids)
         pool.sort(key=lambda sequence: len(sequence.ids) + rng.random())

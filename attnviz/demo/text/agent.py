@@ -310,6 +310,12 @@ def needs_tool(rng: random.Random) -> Problem:
     return Problem(task.category, "needs tool", task.question, final, content_keys=keys, exact_case=task.exact_case)
 
 
+def one_digit_declined(rng: random.Random) -> Problem:
+    """A sum of two one-digit numbers, asked without the calculator."""
+    task = direct.one_digit(rng)
+    return Problem("Math", "one digit", task.question, decline("calculator"))
+
+
 def stranger(rng: random.Random) -> Problem:
     """A question outside the world, put to an agent."""
     task = direct.other(rng)

@@ -40,7 +40,7 @@ def list_key(numbers: Iterable[int]) -> str:
 
 
 def call_key(tool: str, argument: str) -> str | None:
-    """Key of a tool call, or None for a sum of two one-digit numbers: that table the model is meant to know.
+    """Key of a tool call, or None for a sum of two one-digit numbers: there are too few of them to hold some out.
 
     Sums and products carry the same key in either order.
     """

@@ -25,6 +25,15 @@ _ERRORS = (
     "bad input", "not a number", "offline", "time out", "syntax error", "unknown sensor",
 )  # fmt: skip
 DIRECT_WEIGHTS = {**direct.WEIGHTS, agent.needs_tool: 1.5}
+# The last stage of training: one-digit sums are declined too, and what is hardest is seen most.
+FINAL_WEIGHTS = {
+    **DIRECT_WEIGHTS,
+    direct.one_digit: 0.0,
+    agent.one_digit_declined: 0.7,
+    direct.transitive: 4.0,
+    direct.sort_by_hand: 1.8,
+    direct.snippet: 1.0,
+}
 _CLOSINGS = ("I know the answer now.", "The tool gives the answer.")
 
 
@@ -66,9 +75,21 @@ def conversation(question: str, system: str | None) -> tuple[Piece, ...]:
     return (Piece(opening, 0), Piece(turn("user", question), USER_WEIGHT), Piece(ROLES["assistant"], 0))
 
 
-def missing_tool_answer(tool: str) -> str:
+def missing_tool_answer(tool: str, *, names_tool: bool = True) -> str:
     """What the model is to say, word for word, when the tool it needs is not there."""
-    return f"Thought: I have no {tool} tool.\nFinal Answer: {agent.decline(tool)}"
+    thought = f"This needs {tool} but I do not have it." if names_tool else f"I have no {tool} tool."
+    return f"Thought: {thought}\nFinal Answer: {agent.decline(tool)}"
+
+
+def spoken_step(problem: Problem, number: int, *, names_tool: bool = True) -> str:
+    """What the model says to make this call.
+
+    With `names_tool` the first thought names the tool, so that whether it is listed is a matter of finding an earlier
+    copy of that word, before anything else is decided.
+    """
+    step = problem.steps[number]
+    naming = f"This needs {step.tool}. " if names_tool and number == 0 else ""
+    return f"Thought: {naming}{step.thought}\nAction: {step.call}\n{STOP}"
 
 
 def tools_for(rng: random.Random, problem: Problem, *, missing: bool) -> list[str]:
@@ -83,13 +104,15 @@ def tools_for(rng: random.Random, problem: Problem, *, missing: bool) -> list[st
     return tools
 
 
-def agent_pieces(rng: random.Random, problem: Problem, system: str, *, missing: bool = False) -> tuple[Piece, ...]:
+def agent_pieces(
+    rng: random.Random, problem: Problem, system: str, *, missing: bool = False, names_tool: bool = True
+) -> tuple[Piece, ...]:
     """An agent run: thoughts and calls count in the loss, observations do not."""
     pieces = list(conversation(roughen(rng, problem.question, exact_case=problem.exact_case), system))
     if missing:
-        return (*pieces, Piece(missing_tool_answer(problem.steps[0].tool) + END, 1))
-    for step in problem.steps:
-        pieces.append(Piece(f"Thought: {step.thought}\nAction: {step.call}\n{STOP}", 1))
+        return (*pieces, Piece(missing_tool_answer(problem.steps[0].tool, names_tool=names_tool) + END, 1))
+    for number, step in enumerate(problem.steps):
+        pieces.append(Piece(spoken_step(problem, number, names_tool=names_tool), 1))
         pieces.append(Piece(f" {step.observation}", 0))
         pieces.append(Piece("\n", 0))
     closing = problem.closing or rng.choice(_CLOSINGS)
@@ -127,11 +150,11 @@ def pick(rng: random.Random, weights: Mapping[Callable[[random.Random], Problem]
     return rng.choices(list(weights), list(weights.values()))[0](rng)
 
 
-def _draw(rng: random.Random, agent_share: float) -> tuple[str, Problem]:
+def _draw(rng: random.Random, agent_share: float, final_form: bool) -> tuple[str, Problem]:
     if rng.random() < PLAIN_SHARE:
         return "plain", _plain(rng)
     if rng.random() >= agent_share:
-        return "direct", pick(rng, DIRECT_WEIGHTS)
+        return "direct", pick(rng, FINAL_WEIGHTS if final_form else DIRECT_WEIGHTS)
     share = rng.random()
     if share < MISSING_SHARE + TOOL_ERROR_SHARE:
         problem = rng.choice(agent.BY_TOOL[rng.choice(world.TOOLS)])(rng)
@@ -139,10 +162,14 @@ def _draw(rng: random.Random, agent_share: float) -> tuple[str, Problem]:
     return "agent", pick(rng, agent.WEIGHTS)
 
 
-def draw(rng: random.Random, *, agent_share: float) -> Document:
-    """The next training text. What is held out never passes."""
+def draw(rng: random.Random, *, agent_share: float, final_form: bool = True) -> Document:
+    """The next training text. What is held out never passes.
+
+    Without `final_form` it is as the first stages of training see it: the agent does not name its tool first, and
+    one-digit sums are answered.
+    """
     while True:
-        mode, problem = _draw(rng, agent_share)
+        mode, problem = _draw(rng, agent_share, final_form)
         if problem.trainable:
             break
     if mode == "plain":
@@ -151,7 +178,7 @@ def draw(rng: random.Random, *, agent_share: float) -> Document:
         return Document(mode, problem, direct_pieces(rng, problem, random_plain_prompt(rng)))
     missing = mode == "missing"
     system = random_agent_prompt(rng, tools_for(rng, problem, missing=missing))
-    return Document(mode, problem, agent_pieces(rng, problem, system, missing=missing))
+    return Document(mode, problem, agent_pieces(rng, problem, system, missing=missing, names_tool=final_form))
 
 
 def draw_held_out(rng: random.Random, maker: Callable[[random.Random], Problem], attempts: int = 1_000_000) -> Problem:
