@@ -2,6 +2,7 @@
 
 BUILTIN = (
     "attnviz.plugins.backends.hf",
+    "attnviz.plugins.backends.nnsight",
     "attnviz.plugins.analyses.attention_pattern",
     "attnviz.plugins.analyses.attention_stats",
     "attnviz.plugins.analyses.logit_lens",

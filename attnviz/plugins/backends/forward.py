@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -14,6 +14,16 @@ if TYPE_CHECKING:
     import torch
 
 _RELATIVE_ERROR = {"torch.float16": 1e-2, "torch.bfloat16": 4e-2}
+
+
+class Runner(Protocol):
+    """What is called: a transformers module, or something that runs one its own way with the same results."""
+
+    def __call__(self, **inputs: Any) -> Any:
+        """One forward pass."""
+
+    def generate(self, **inputs: Any) -> Any:
+        """[1, T] ids of prompt and answer."""
 
 
 def model_inputs(
@@ -38,7 +48,7 @@ def model_inputs(
     return inputs
 
 
-def run_forward(module: torch.nn.Module, inputs: dict[str, Any]) -> Any:
+def run_forward(runner: Runner, inputs: dict[str, Any]) -> Any:
     """One forward pass without gradients.
 
     Raises:
@@ -48,7 +58,7 @@ def run_forward(module: torch.nn.Module, inputs: dict[str, Any]) -> Any:
 
     try:
         with torch.inference_mode():
-            return module(**inputs)
+            return runner(**inputs)
     except torch.OutOfMemoryError as error:
         length = inputs["input_ids"].shape[1]
         raise ModelError(f"The device has too little free memory for {length} tokens: use a shorter prompt.") from error

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from attnviz.hooks import BadInput, Sampling, Tokens
-from attnviz.plugins.backends.forward import input_device
+from attnviz.plugins.backends.forward import Runner, input_device
 
 if TYPE_CHECKING:
     import torch
@@ -47,8 +47,9 @@ def generate_ids(
     sampling: Sampling,
     on_token: Callable[[int], None] | None,
     cancelled: Callable[[], bool] | None,
+    runner: Runner | None = None,
 ) -> list[int]:
-    """New ids, the end token included if it came."""
+    """New ids, the end token included if it came. `runner` None = the module itself."""
     import torch
 
     if cancelled is not None and cancelled():
@@ -56,7 +57,7 @@ def generate_ids(
     ids = torch.tensor(tokens.ids[None].copy(), dtype=torch.long, device=input_device(module))
     received = _Stream(on_token)
     with torch.inference_mode():
-        output = module.generate(
+        output = (runner or module).generate(
             input_ids=ids,
             attention_mask=torch.ones_like(ids),
             generation_config=_settings(module, tokenizer, sampling),

@@ -27,7 +27,7 @@ from attnviz.hooks import (
 )
 from attnviz.plugins.backends import attention_function
 from attnviz.plugins.backends.capture import FLOAT32_BUDGET, AttentionCollector, capture_map
-from attnviz.plugins.backends.forward import model_inputs, run_forward
+from attnviz.plugins.backends.forward import Runner, model_inputs, run_forward
 from attnviz.plugins.backends.generation import check_sampling, generate_ids, generation_fault
 from attnviz.plugins.backends.lens import lens_table
 from attnviz.plugins.backends.loading import Loaded, load_model, quiet
@@ -67,6 +67,12 @@ class HuggingFaceModel:
     readout: Readout | Unavailable
     labels: TokenLabels
 
+    @property
+    def runner(self) -> Runner:
+        """What runs the module; other backends put their own way in its place."""
+        module: Runner = self.loaded.module
+        return module
+
     def tokenize(self, prompt: str | Sequence[Message]) -> Tokens:
         tokenizer = self.loaded.tokenizer
         place: dict[str, Any] = {"positions": self.card.positions, "model": self.card.name}
@@ -83,6 +89,8 @@ class HuggingFaceModel:
         for layer in layers:
             if not 0 <= layer < len(self.card.layers):
                 raise BadInput(f"Unknown layer {layer}. This model has layers 0 to {len(self.card.layers) - 1}.")
+        if want.top_k < 0:
+            raise BadInput(f"top_k must be 0 (none) or more, got {want.top_k}.")
         if not want.attention:
             return self._trace({}, "float32", "attention was not asked for.", 0.0)
         if "attention" not in self.card.capabilities:
@@ -94,17 +102,17 @@ class HuggingFaceModel:
     def _capture(self, tokens: Tokens, want: Want, layers: Sequence[int]) -> tuple[dict[int, LayerCapture], str]:
         half = self.route.head_floats * len(tokens) * 4 > FLOAT32_BUDGET
         calls = {key: layer for key, layer in self.route.calls.items() if layer in set(layers)}
-        collector = AttentionCollector(calls, want.thumbnail, half)
+        collector = AttentionCollector(calls, want.thumbnail, half, top_k=want.top_k)
         inputs = model_inputs(self.loaded.module, tokens.ids, logits_at=[len(tokens) - 1])
         with attention_function.collecting(collector):
-            run_forward(self.loaded.module, inputs)
+            run_forward(self.runner, inputs)
         return collector.captured, _precision(collector.captured)
 
     def _maps(self, tokens: Tokens, want: Want, layers: Sequence[int]) -> tuple[dict[int, LayerCapture], str]:
         inputs = model_inputs(self.loaded.module, tokens.ids, logits_at=[len(tokens) - 1], output_attentions=True)
-        maps = run_forward(self.loaded.module, inputs).attentions
+        maps = run_forward(self.runner, inputs).attentions
         return {
-            layer: capture_map(weights[0], want.thumbnail, self.card.causal)
+            layer: capture_map(weights[0], want.thumbnail, self.card.causal, top_k=want.top_k)
             for layer, weights in zip(self.route.maps, (m for m in maps if m is not None), strict=True)
             if layer in layers
         }, self.card.dtype
@@ -130,6 +138,7 @@ class HuggingFaceModel:
             sites=sites,
             label=self.label,
             causal=self.card.causal,
+            runner=self.runner,
         )
 
     def generate(
@@ -143,7 +152,8 @@ class HuggingFaceModel:
             raise Unavailable(self.card.missing["generation"])
         self._check(tokens)
         check_sampling(sampling, len(tokens), self.card.positions, self.card.name)
-        new = generate_ids(self.loaded.module, self.loaded.tokenizer, tokens, sampling, on_token, cancelled)
+        module, tokenizer = self.loaded.module, self.loaded.tokenizer
+        new = generate_ids(module, tokenizer, tokens, sampling, on_token, cancelled, self.runner)
         return continue_tokens(tokens, new, self.labels)
 
     def label(self, token_id: int) -> str:

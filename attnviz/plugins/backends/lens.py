@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from attnviz.hooks import BadInput, Floats, Ints, LensTable, SelfCheck, ShapeError, Tokens, UnknownName
+from attnviz.plugins.backends.forward import Runner
 from attnviz.plugins.backends.readout import Readout, site_states
 
 if TYPE_CHECKING:
@@ -37,8 +38,10 @@ def lens_table(
     sites: str,
     label: Callable[[int], str],
     causal: bool = True,
+    runner: Runner | None = None,
 ) -> LensTable:
     """See LensTable and Model.lens. Of a model that is not causal, position p predicts token p itself.
+    `runner` runs the forward pass; None = the module itself.
 
     Raises:
         BadInput: positions, top_k, targets or sites that do not fit the run.
@@ -48,7 +51,7 @@ def lens_table(
 
     _check_request(tokens, positions, top_k, targets, sites)
     sublayers = sites == "sublayers"
-    names, states, logits = site_states(readout, module, tokens.ids, positions, sublayers=sublayers)
+    names, states, logits = site_states(readout, module, tokens.ids, positions, sublayers=sublayers, runner=runner)
     vocabulary = logits.shape[1]
     _check_vocabulary(top_k, targets, vocabulary)
     columns = _Columns(len(names), len(positions), min(max(top_k, _STAYS), vocabulary))

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from attnviz.hooks import Ints, Unavailable
-from attnviz.plugins.backends.forward import logits_of, model_inputs, run_forward, tolerance
+from attnviz.plugins.backends.forward import Runner, logits_of, model_inputs, run_forward, tolerance
 from attnviz.plugins.backends.residual import Passage, find_blocks, recording, watched
 
 if TYPE_CHECKING:
@@ -183,9 +183,15 @@ def _added_first(passages: Sequence[Passage], block: torch.nn.Module, multiplier
 
 
 def site_states(
-    readout: Readout, module: torch.nn.Module, ids: Ints, positions: Sequence[int], *, sublayers: bool
+    readout: Readout,
+    module: torch.nn.Module,
+    ids: Ints,
+    positions: Sequence[int],
+    *,
+    sublayers: bool,
+    runner: Runner | None = None,
 ) -> tuple[tuple[str, ...], torch.Tensor, torch.Tensor]:
-    """Residual stream at each site and the model's own logits, from one forward pass.
+    """Residual stream at each site and the model's own logits, from one forward pass of `runner` (None = the module).
 
     Returns names, states [N, P, d] and logits [P, V] (float32). The last state is the last block's output.
 
@@ -207,7 +213,7 @@ def site_states(
 
     added = readout.attention if sublayers else ()
     with recording([*readout.blocks, *added], keep) as passages:
-        output = run_forward(module, model_inputs(module, ids, logits_at=positions))
+        output = run_forward(runner or module, model_inputs(module, ids, logits_at=positions))
     names, states = ["embedding"], [_kept(_first(passages, readout.blocks[0]).inside)]
     for index, block in enumerate(readout.blocks):
         whole = _first(passages, block)
