@@ -18,10 +18,14 @@ def prompt_of(run: Run) -> str:
 
 def messages_of(run: Run) -> list[dict[str, str]]:
     """The conversation of a run, from the tokens of its messages; [] if it was a plain text."""
-    stop, tokens = run.generated_from or len(run.tokens), run.tokens
-    said = [s for s in tokens.segments if s.role in ROLES and s.start < s.stop <= stop]
-    spans = [(s.role, tokens.offsets[s.start : s.stop]) for s in said]
-    return [{"role": role, "content": run.text[max(span[0, 0], 0) : span[:, 1].max()]} for role, span in spans]
+    stop = run.generated_from or len(run.tokens)
+    messages = []
+    for segment in run.tokens.segments:
+        spans = run.tokens.offsets[segment.start : min(segment.stop, stop)]
+        spans = spans[spans[:, 0] >= 0]  # control tokens stand for no characters
+        if segment.role in ROLES and segment.start < stop and len(spans):
+            messages.append({"role": segment.role, "content": run.text[spans[0, 0] : spans[:, 1].max()]})
+    return messages
 
 
 def heads_of(card: ModelCard) -> list[int]:

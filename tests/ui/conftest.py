@@ -1,4 +1,4 @@
-"""One app per test module, one browser per test run; a page that fails on console errors and on requests to other hosts."""
+"""One app per test module, one browser per run; pages that fail on console errors and on requests to other hosts."""
 
 import os
 import shutil
@@ -117,9 +117,11 @@ def new_page(browser, app):
         page.on("dialog", lambda dialog: (problems.append(f"dialog: {dialog.message}"), dialog.dismiss()))
         page.on(
             "request",
-            lambda request: None
-            if request.url.startswith((base, "data:", "blob:"))
-            else problems.append(f"asked another host: {request.url}"),
+            lambda request: (
+                None
+                if request.url.startswith((base, "data:", "blob:"))
+                else problems.append(f"asked another host: {request.url}")
+            ),
         )
         page.goto(f"{base}/{query}")
         if ready:

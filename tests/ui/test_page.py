@@ -54,7 +54,9 @@ def test_a_second_visitor_gets_cached_results(new_page, app):
 def test_a_head_moves_everything(page):
     head_button(page, 1, 2).click()
     wait_query(page, layer=1, head=2)
-    page.wait_for_function("document.querySelector('#app-panel-attention_pattern [data-shown]').dataset.shown === '1.2'")
+    page.wait_for_function(
+        "document.querySelector('#app-panel-attention_pattern [data-shown]').dataset.shown === '1.2'"
+    )
     selects = panel(page, "attention_pattern").locator(".app-linked select")
     assert [selects.nth(i).input_value() for i in range(2)] == ["1", "2"]
     open_tab(page, "Toy")
@@ -84,7 +86,9 @@ def test_reload_restores(page):
     assert selection(page) == {"layer": 1, "head": 3, "token": 4}
     assert query(page)["analysis"] == "label_table"
     open_tab(page, "Attention")
-    page.wait_for_function("document.querySelector('#app-panel-attention_pattern [data-shown]')?.dataset.shown === '1.3'")
+    page.wait_for_function(
+        "document.querySelector('#app-panel-attention_pattern [data-shown]')?.dataset.shown === '1.3'"
+    )
 
 
 def test_a_link_opens_prompt_and_selection(new_page):
@@ -247,7 +251,9 @@ def test_an_expired_run_offers_to_run_again(page):
 
 # ---- hostile text
 
-HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(2)> ${alert(3)} {{constructor.constructor('alert(4)')()}} `x`"
+HOSTILE = (
+    "<script>alert(1)</script><img src=x onerror=alert(2)> ${alert(3)} {{constructor.constructor('alert(4)')()}} `x`"
+)
 
 
 def test_hostile_prompts_stay_text(new_page):

@@ -26,7 +26,8 @@
   };
   const visible = (node) => node.isConnected && node.offsetParent !== null;
   const whole = (value, below) => Number.isInteger(value) && value >= 0 && value < below;
-  const readable = (label) => label.replace(/\n/g, "⏎").replace(/\t/g, "⇥").replace(/^ +$/, (s) => "·".repeat(s.length));
+  const readable = (label) => label.replace(/\n/g, "⏎").replace(/\t/g, "⇥").replace(/^ +$/, (s) => "·".repeat(s.length))
+    .replace(/[\u0000-\u001f]/g, (c) => String.fromCharCode(0x2400 + c.charCodeAt(0)));  // pictures of control characters
 
   const inflate = async (text) => {
     const raw = Uint8Array.from(atob(text), (c) => c.charCodeAt(0));

@@ -78,7 +78,8 @@ return {
     const mine = ++seen;
     try {
       const answer = await host.fetch({layer: selection.layer, head: selection.head});
-      if (mine === seen) title.textContent = `L${selection.layer}H${selection.head}T${selection.token} = ${answer.value}`;
+      const {layer, head, token} = selection;
+      if (mine === seen) title.textContent = `L${layer}H${head}T${token} = ${answer.value}`;
     } catch (error) { title.textContent = error.message; }
     root.dataset.ready = "1";
   },
@@ -144,7 +145,8 @@ def attnviz_analyses():
 @hookimpl
 def attnviz_renderers():
     return [
-        Renderer("toy_view", "Toy view", (TokenScores,), "script", toy_view, script=TOY, style=".toy p {font-weight: 700}",
-                 detail=lambda f: {"value": round(float(f.result.scores.sum()), 4)}, order=1),
+        Renderer("toy_view", "Toy view", (TokenScores,), "script", toy_view, script=TOY,
+                 style=".toy p {font-weight: 700}", order=1,
+                 detail=lambda f: {"value": round(float(f.result.scores.sum()), 4)}),
         Renderer("toy_text", "Text", (TokenScores,), "text", as_text, order=60),
     ]  # fmt: skip

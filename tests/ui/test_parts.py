@@ -1,0 +1,148 @@
+"""Pieces of the page without a browser: templates, places, controls, Python code, background work."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from attnviz.errors import BadInput
+from attnviz.hooks import Analysis, HeadScores, Param
+from attnviz.testing import FakeModel
+from attnviz.ui.place import address_selection, parse_place
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_no_template_holds_data():
+    code = (
+        "import json\n"
+        "from attnviz.registry import load_registry\n"
+        "from attnviz.session import Session\n"
+        "from attnviz.ui.build import build_app\n"
+        "app = build_app(Session(load_registry(safe=True)))\n"
+        "parts = [c['props'] for c in app.get_config_file()['components'] if c['type'] == 'html']\n"
+        "print(json.dumps([[p['html_template'], p['css_template']] for p in parts]))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    templates = ast.literal_eval(done.stdout)
+    assert len(templates) > 10
+    assert {tuple(pair) for pair in templates} == {('<div class="app-part"></div>', "")}
+
+
+@pytest.mark.parametrize(
+    "data",
+    [None, 3, "x", [], {"tab": 3}, {"selection": [1]}, {"words": {"a": 3}}, {"shown": {1: 2}}, {"url": {"a": {}}}],
+)
+def test_a_place_of_the_wrong_form_is_empty(data):
+    place = parse_place(data)
+    assert (place.tab, dict(place.shown), dict(place.url)) == ("", {}, {})
+
+
+def test_linked_values_come_from_words_then_selection():
+    analysis = Analysis(
+        "a", "A", "A", "A", lambda request: None, HeadScores,
+        params=(Param("layer", "layer", choices=("mean",)), Param("head", "head"), Param("token", "token")),
+    )  # fmt: skip
+    place = parse_place({"selection": {"layer": 2, "head": -1, "token": True}, "words": {"a": {"layer": "mean"}}})
+    assert place.linked(analysis) == {"layer": "mean"}
+
+
+def test_the_selection_of_an_address():
+    assert address_selection({"layer": "1", "head": "3", "token": "6"}, [4, 4, 0], 7) == {
+        "layer": 1,
+        "head": 3,
+        "token": 6,
+    }
+    for url in ({"layer": "3"}, {"layer": "2", "head": "0"}, {"token": "7"}, {"head": "٣"}, {"layer": "1e0"}):
+        with pytest.raises(BadInput, match="asks for"):
+            address_selection(url, [4, 4, 0], 7)
+
+
+def _ends_with(steps):
+    value = []
+
+    def outer():
+        value.append((yield from steps))
+
+    list(outer())
+    return value[0]
+
+
+def test_background_work_reports_raises_and_hears_of_cancel():
+    import time
+
+    from attnviz.ui.background import watched
+
+    def work(job):
+        job.report(0.5, "half")
+        time.sleep(0.6)
+        return 7
+
+    steps = watched(work)
+    assert next(steps) == {"kind": "progress", "text": "half", "share": 0.5}
+    assert _ends_with(steps) == 7
+
+    def failing(job):
+        raise BadInput("no")
+
+    with pytest.raises(BadInput, match="no"):
+        next(watched(failing))
+
+    jobs = []
+
+    def long(job):
+        jobs.append(job)
+        job.cancelled.wait(5)
+
+    steps = watched(long)
+    next(steps)
+    steps.close()
+    assert jobs[0].cancelled.is_set()
+
+
+def session_over_rules():
+    from attnviz.registry import load_registry
+    from attnviz.session import Session
+
+    return Session(load_registry(folder=ROOT / "tests" / "ui" / "plugins", entry_points=False))
+
+
+@pytest.mark.parametrize("prompt", ["abc abc", 'it\'s "quoted" \\ ${x}', "zwölf\nZeilen"])
+@pytest.mark.parametrize("form", ["text", "chat"])
+@pytest.mark.parametrize("answer", [False, True])
+def test_the_python_code_gives_the_same_numbers(monkeypatch, capsys, prompt, form, answer):
+    import json
+
+    from attnviz.ui.background import Job
+    from attnviz.ui.python_code import reproduce
+    from attnviz.ui.wish import Wish, make_run
+
+    session = session_over_rules()
+    wish = Wish("fake", "", prompt, answer, 9, 0.0, None, "auto", "auto", "", form)
+    run = make_run(session, wish, Job())
+    finding = session.analyze(run, "toy", {"layer": 1, "head": 2})
+    code = reproduce(run, session.registry, "toy", finding.params)
+    monkeypatch.setattr("attnviz.load", session_over_rules().load)
+    exec(compile(code, "code", "exec"), {})
+    printed = json.loads(capsys.readouterr().out)
+    assert printed["provenance"] == finding.provenance
+
+
+def test_prompt_and_messages_of_a_run():
+    from attnviz.hooks import ModelSpec, Run, Sampling
+    from attnviz.ui.describe import messages_of, prompt_of
+
+    model = FakeModel()
+    said = model.tokenize([{"role": "system", "content": "be brief"}, {"role": "user", "content": "hi"}])
+    answered = model.generate(said, Sampling(3))
+    run = Run("id", ModelSpec("fake"), "fake", answered, generated_from=len(said))
+    contents = [(m["role"], m["content"]) for m in messages_of(run)]
+    assert contents == [("system", "be brief"), ("user", "hi")]
+    plain = model.tokenize("abab")
+    run = Run("id", ModelSpec("fake"), "fake", model.generate(plain, Sampling(2)), generated_from=len(plain))
+    assert (prompt_of(run), messages_of(run)) == ("abab", [])
+    assert np.array_equal(run.tokens.ids[: len(plain)], plain.ids)
