@@ -197,11 +197,17 @@ class Run:
 
 @dataclass(frozen=True)
 class Want:
-    """What a trace is asked to keep. `layers` None = all. `thumbnail` is the edge of the max-pooled pictures."""
+    """What a trace is asked to keep.
+
+    layers     None = all
+    thumbnail  edge of the max-pooled pictures
+    top_k      largest weights of every row that are kept with their keys; 0 = none
+    """
 
     attention: bool = True
     layers: tuple[int, ...] | None = None
     thumbnail: int = 64
+    top_k: int = 0
 
 
 @dataclass(frozen=True)
@@ -224,6 +230,8 @@ class LayerCapture:
     allowed    [Q] int             n(q), keys visible to query q
     seen_by    [K] int             queries that may see key k
     thumbnail  [H, n, m] uint8     round(255·√max) over blocks of the map
+    top_weights [H, Q, k] or None: largest weights of each row, descending; k = Want.top_k, or K if that is less
+    top_keys   [H, Q, k] int32 or None: their keys; -1 beside a weight of 0; among equal weights any is listed
     """
 
     q: Floats | None
@@ -242,6 +250,8 @@ class LayerCapture:
     softcap: float | None = None
     sinks: Floats | None = None
     weights: Floats | None = None
+    top_weights: Floats | None = None
+    top_keys: Ints | None = None
 
     def __post_init__(self) -> None:
         heads, queries, keys = self._shape()
@@ -253,6 +263,9 @@ class LayerCapture:
         _need("LayerCapture.thumbnail", self.thumbnail, (heads, None, None))
         if self.visible is not None:
             _need("LayerCapture.visible", self.visible, (queries, keys))
+        if self.top_weights is not None and self.top_keys is not None:
+            _need("LayerCapture.top_weights", self.top_weights, (heads, queries, None))
+            _need("LayerCapture.top_keys", self.top_keys, self.top_weights.shape)
 
     def _shape(self) -> tuple[int, int, int]:
         """Heads, queries and keys, from the map or from queries and keys."""
@@ -423,6 +436,7 @@ class HeadScores(Result):
     received          [L, K] corrected received attention, 1.0 = as much as a uniform head would give; or None
     layer_importance  [L] mean focus over heads, or None
     sinks             detected sink positions
+    roles             "layer.head" -> names of the roles that head has; empty where roles were not looked for
     """
 
     kind: ClassVar[str] = "head_scores"
@@ -431,6 +445,7 @@ class HeadScores(Result):
     received: Floats | None = None
     layer_importance: Floats | None = None
     sinks: tuple[int, ...] = ()
+    roles: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not self.metrics:
@@ -448,6 +463,13 @@ class HeadScores(Result):
             _need("HeadScores.received", self.received, (shape[0], None))
         if self.layer_importance is not None:
             _need("HeadScores.layer_importance", self.layer_importance, (shape[0],))
+        for place in self.roles:
+            layer, dot, head = place.partition(".")
+            if not (dot and layer.isdecimal() and head.isdecimal()) or int(layer) >= shape[0] or int(head) >= shape[1]:
+                raise BadInput(
+                    f'HeadScores.roles: expected "layer.head" within {shape[0]} layers of {shape[1]} heads, '
+                    f"got {place!r}."
+                )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -658,6 +680,8 @@ def _restore(annotation: Any, name: str, value: Any) -> Any:
         return np.asarray(value, np.uint8)
     if text.startswith("Mapping") and "Floats" in text:
         return {k: _floats(v) for k, v in value.items()}
+    if text.startswith("Mapping") and "tuple" in text:
+        return {k: tuple(v) for k, v in value.items()}
     if "Floats" in text:
         return _floats(value).astype(np.float16) if name == "every" else _floats(value)
     if "Bools" in text:

@@ -72,6 +72,10 @@ def test_tokens_are_read_only():
         ({"seen_by": np.zeros(6, int)}, r"seen_by: expected shape \[5\], got \[6\]"),
         ({"visible": np.ones((5, 4), bool)}, r"visible: expected shape \[5, 5\], got \[5, 4\]"),
         ({"thumbnail": np.zeros((1, 5, 5), np.uint8)}, r"thumbnail: expected shape \[4, any, any\]"),
+        (
+            {"top_weights": np.ones((4, 5, 2)), "top_keys": np.zeros((4, 5, 3), np.int32)},
+            r"top_keys: expected shape \[4, 5, 2\], got \[4, 5, 3\]",
+        ),
     ],
 )
 def test_layers_refuse(change, message):

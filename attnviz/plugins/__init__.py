@@ -5,6 +5,8 @@ BUILTIN = (
     "attnviz.plugins.backends.nnsight",
     "attnviz.plugins.analyses.attention_pattern",
     "attnviz.plugins.analyses.attention_stats",
+    "attnviz.plugins.analyses.head_roles",
+    "attnviz.plugins.analyses.rollout",
     "attnviz.plugins.analyses.logit_lens",
     "attnviz.plugins.renderers.attention_grid",
     "attnviz.plugins.renderers.head_map",

@@ -60,6 +60,25 @@ def test_statistics_are_those_of_brute_force(family, loaded, eager):
         assert np.abs(layer.thumbnail.astype(int) - np.round(255 * np.sqrt(pooled))).max() <= 1
 
 
+@pytest.mark.parametrize("family", [*FAMILIES, "gpt_neo"])
+def test_largest_weights_are_those_of_eager_attention(family, loaded, eager):
+    import torch
+
+    model = loaded(family)
+    tokens = model.tokenize(TEXT)
+    maps = eager_maps(eager(family), tokens.ids)
+    for layer, weights in zip(model.trace(tokens, Want(top_k=4)).layers, maps, strict=True):
+        assert layer.top_weights.dtype == np.float32
+        assert layer.top_keys.dtype == np.int32
+        np.testing.assert_allclose(layer.top_weights, torch.tensor(weights).topk(4, dim=-1).values, atol=1e-5)
+        listed = layer.top_keys >= 0
+        taken = np.take_along_axis(weights, np.maximum(layer.top_keys, 0), axis=-1)
+        np.testing.assert_allclose(taken[listed], layer.top_weights[listed], atol=1e-5)
+    assert model.trace(tokens, Want()).layer(0).top_weights is None
+    with pytest.raises(BadInput, match="top_k must be 0"):
+        model.trace(tokens, Want(top_k=-1))
+
+
 def test_statistics_over_several_query_blocks_and_an_uneven_end(loaded, eager):
     """127 tokens, blocks of 128 queries cut to whole cells of 2: the last block and the last cell are not full."""
     model = loaded("llama")

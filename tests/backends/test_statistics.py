@@ -87,8 +87,67 @@ def test_streamed_statistics(name, block, together, monkeypatch):
     monkeypatch.setattr(statistics, "_ACCELERATOR_BLOCK", block * HEADS * COUNT)
     q, k, v = tensors()
     scores = Scores(q, k, v, scale=0.4, **cases()[name])
-    found = stream_statistics(scores, 10, together=together)
-    check(found, *by_hand(scores))
+    found = stream_statistics(scores, 10, together=together, top_k=5)
+    weights, output = by_hand(scores)
+    check(found, weights, output)
+    check_ranked(found, weights, 5)
+
+
+def check_ranked(found, weights, count, atol=1e-5):
+    """The weights are those torch.topk gives; the keys have these weights, and none is listed twice."""
+    import torch
+
+    expected = torch.tensor(weights).topk(min(count, weights.shape[2]), dim=-1).values
+    np.testing.assert_allclose(found.top_weights, expected, atol=atol)
+    keys = np.asarray(found.top_keys)
+    assert keys.dtype == np.int32
+    listed = keys >= 0
+    assert (listed == (np.asarray(found.top_weights) > 0)).all()
+    taken = np.take_along_axis(weights, np.maximum(keys, 0), axis=-1)
+    np.testing.assert_allclose(taken[listed], np.asarray(found.top_weights)[listed], atol=atol)
+    for row, given in zip(keys.reshape(-1, keys.shape[-1]), listed.reshape(-1, keys.shape[-1]), strict=True):
+        assert len(set(row[given])) == given.sum()
+
+
+@pytest.mark.parametrize("count", [1, 8, 40])
+@pytest.mark.parametrize("keys", [1, 7, 64, 333, 1024, 2000])
+@pytest.mark.parametrize("ties", [False, True])
+def test_largest_keys_are_those_of_a_sort(keys, count, ties):
+    import torch
+
+    from attnviz.plugins.backends.statistics import RowStatistics, largest_keys
+
+    weights = torch.rand(2, 9, keys, generator=torch.Generator().manual_seed(keys)) + 1e-3
+    if ties:
+        weights = (weights * 6).ceil() / 6
+    values, found = largest_keys(weights, min(count, keys))
+    blank = [torch.zeros(0)] * 5
+    ranked = RowStatistics(*blank, top_weights=values, top_keys=found.to(torch.int32))
+    check_ranked(ranked, weights.numpy(), count, atol=0)
+
+
+@pytest.mark.parametrize("mask", ["causal", "both ways", "window", "a bias for each head"])
+def test_largest_keys_of_a_long_run(mask):
+    import torch
+
+    count, generator = 600, torch.Generator().manual_seed(1)
+    query, key, value = (3 * torch.randn(shape, generator=generator) for shape in ((HEADS, count, 4),) * 3)
+    options = {"causal": mask in ("causal", "window")}
+    if mask == "window":
+        options["visible"] = torch.ones(count, count, dtype=torch.bool).tril().triu(-40)
+    if mask == "a bias for each head":
+        options["bias"] = torch.randn(HEADS, count, count, generator=generator)
+    found = stream_statistics(Scores(query, key, value, 0.5, **options), 64, top_k=8)
+    hidden = None
+    s = 0.5 * query.double() @ key.double().transpose(1, 2)
+    if "bias" in options:
+        s = s + options["bias"].double()
+    if options["causal"]:
+        hidden = ~torch.ones(count, count, dtype=torch.bool).tril()
+    if "visible" in options:
+        hidden = hidden | ~options["visible"]
+    s = s if hidden is None else s.masked_fill(hidden, float("-inf"))
+    check_ranked(found, torch.softmax(s, dim=-1).numpy(), 8)
 
 
 def check(found, weights, output=None):
@@ -114,7 +173,11 @@ def test_statistics_of_a_given_map(name):
     q, k, v = tensors()
     scores = Scores(q, k, v, scale=0.4, **cases()[name])
     weights, _ = by_hand(scores)
-    check(map_statistics(torch.tensor(weights), 10, scores.causal), weights)
+    found = map_statistics(torch.tensor(weights), 10, scores.causal, top_k=30)
+    check(found, weights)
+    assert found.top_keys.shape == (HEADS, COUNT, COUNT)  # there are no 30 keys
+    check_ranked(found, weights, 30)
+    assert map_statistics(torch.tensor(weights), 10, scores.causal).top_keys is None
 
 
 def call_of(case, mask):

@@ -41,6 +41,7 @@ class AttentionCollector:
     half: bool = False
     captured: dict[int, LayerCapture] = field(default_factory=dict)
     calls: list[tuple[CallKey, AttentionCall]] = field(default_factory=list)
+    top_k: int = field(default=0, kw_only=True)
     _counts: Counter[int] = field(default_factory=Counter)
     _masks: dict[int, tuple[torch.Tensor, _Mask]] = field(default_factory=dict)
     _visible: dict[int, np.ndarray[Any, Any]] = field(default_factory=dict)
@@ -58,7 +59,7 @@ class AttentionCollector:
         else:
             return None
         scores = self._scores(call)
-        statistics = stream_statistics(scores, self.thumbnail)
+        statistics = stream_statistics(scores, self.thumbnail, top_k=self.top_k)
         self.captured[index] = self._capture(scores, statistics)
         return None if statistics.output is None else statistics.output[None]
 
@@ -152,16 +153,18 @@ def _keep(tensor: torch.Tensor, dtype: type[np.floating[Any]]) -> np.ndarray[Any
 
 
 def _arrays(statistics: RowStatistics) -> dict[str, Any]:
-    names = ("entropy", "row_max", "distance", "column_sum", "thumbnail")
+    names = ["entropy", "row_max", "distance", "column_sum", "thumbnail"]
+    if statistics.top_weights is not None:
+        names += ["top_weights", "top_keys"]
     return {name: getattr(statistics, name).cpu().numpy() for name in names}
 
 
-def capture_map(weights: torch.Tensor, thumbnail: int, causal: bool) -> LayerCapture:
+def capture_map(weights: torch.Tensor, thumbnail: int, causal: bool, *, top_k: int = 0) -> LayerCapture:
     """A LayerCapture from a whole map [H, Q, K], for models that give nothing else.
 
     Masks are not known on this route, so a key counts as visible where any head gives it weight.
     """
-    statistics = map_statistics(weights, thumbnail, causal)
+    statistics = map_statistics(weights, thumbnail, causal, top_k=top_k)
     visible = (weights > 0).any(dim=0).cpu().numpy()
     queries, keys = weights.shape[1:]
     full = np.tril(np.ones((queries, keys), bool)) if causal else np.ones((queries, keys), bool)

@@ -1,0 +1,183 @@
+"""How much of each token is left in each position after several layers, if attention were all that moves information.
+
+Attention rollout (Abnar & Zuidema 2020, "Quantifying Attention Flow in Transformers"). With M_l the mean of layer l's
+heads and I the identity, which stands for the residual stream:
+
+    Â_l = ½·(M_l + I), each row divided by its sum        R = Â_n · … · Â_1 · Â_0
+
+R[q, k] is the share of position q after layer n that came from the token at k; rows sum to 1, and a causal model never
+takes anything from later tokens. A layer without attention moves nothing between positions: its Â is I.
+
+Misleads because values, MLPs and norms are left out, heads are averaged whether or not they matter, and the residual
+stream is given exactly one half in every layer. With depth the product drifts towards the tokens every layer can see.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from attnviz.hooks import Analysis, AnalysisRequest, BadInput, LayerCapture, Param, TokenMatrix, Trace, hookimpl
+from attnviz.plugins.analyses.sinks import Sinks, find_sinks, without_sinks
+
+_ROWS = 256  # query rows of a head recomputed in one go
+
+Square = NDArray[np.float64]  # [S, S]
+
+
+def run(request: AnalysisRequest) -> TokenMatrix:
+    """Rollout up to the layer asked for.
+
+    Raises:
+        BadInput: no such layer, or no layer with attention up to it.
+    """
+    trace, count = request.trace, len(request.tokens)
+    sinks = find_sinks(trace, request.tokens)
+    left_out = sinks.positions if request.params["exclude_sinks"] else ()
+    last = _last_layer(trace, request.params["through_layer"])
+    rolled = np.eye(count)
+    for index in range(last + 1):
+        request.progress(index / (last + 1), f"layer {index} of {last + 1}")
+        capture = trace.layers[index]
+        if capture is not None:
+            rolled = with_residual(mean_of_heads(capture, left_out)) @ rolled
+    positions = np.arange(count)
+    return TokenMatrix(
+        scores=rolled.astype(np.float32),
+        rows=positions,
+        columns=positions,
+        unit="share",
+        info=_info(request, last, sinks, left_out),
+        warnings=_warnings(trace, last, left_out),
+    )
+
+
+def _last_layer(trace: Trace, asked: int | None) -> int:
+    """The layer up to which the product goes.
+
+    Raises:
+        BadInput: no such layer, or none up to it has attention.
+    """
+    last = len(trace.layers) - 1 if asked is None else asked
+    if last >= len(trace.layers):
+        raise BadInput(f"Parameter through_layer: this model has layers 0 to {len(trace.layers) - 1}, got {last}.")
+    with_attention = [index for index, capture in enumerate(trace.layers) if capture is not None]
+    if last < with_attention[0]:
+        raise BadInput(
+            f"Parameter through_layer: no layer up to {last} has attention, so nothing moves between tokens. "
+            f"The first that has is layer {with_attention[0]}."
+        )
+    return last
+
+
+def mean_of_heads(capture: LayerCapture, left_out: tuple[int, ...] = ()) -> Square:
+    """[Q, K] mean pattern of a layer, sinks removed from each head before it enters the mean."""
+    queries = len(capture.allowed)
+    mean = np.zeros((queries, len(capture.seen_by)))
+    for start in range(0, queries, _ROWS):
+        rows = slice(start, min(start + _ROWS, queries))
+        for head in range(capture.heads):
+            pattern = capture.pattern(head, rows)
+            mean[rows] += without_sinks(pattern, left_out) if left_out else pattern
+    mean /= capture.heads
+    return mean
+
+
+def with_residual(mean: Square) -> Square:
+    """Â [S, S]: the mean pattern and the residual stream in equal parts, each row divided by its sum.
+
+    A row without any weight (it sees nothing, or nothing but what was left out) becomes a row of the identity.
+    """
+    mixed = (mean + np.eye(len(mean))) / 2
+    mixed /= mixed.sum(axis=1, keepdims=True)
+    return mixed
+
+
+# --------------------------------------------------------------------------------------------- words
+
+
+def _info(request: AnalysisRequest, last: int, sinks: Sinks, left_out: tuple[int, ...]) -> tuple[str, ...]:
+    trace = request.trace
+    causal = all(layer.causal for layer in trace.layers[: last + 1] if layer is not None)
+    mask = "causal: later tokens are exactly 0" if causal else "every query may see later tokens in some layer"
+    lines = [
+        f"Attention rollout from the embedding through layer {last} of 0 to {len(trace.layers) - 1} "
+        "(Abnar & Zuidema 2020).",
+        "Row: a position after that layer; column: the token its content came from. Shares from 0 to 1; each row "
+        "sums to 1.",
+        "Each layer is the mean of its heads and the residual stream in equal parts, rows divided by their sum; layers "
+        "are multiplied in float64.",
+        f"Mask: {mask}.",
+        sinks.describe(),
+        _treatment(sinks, left_out, exclude=bool(request.params["exclude_sinks"])),
+        f"Computed from what was captured in {trace.precision}.",
+    ]
+    lines += [f"Layer {index} has no attention: {reason}" for index, reason in sorted(trace.missing.items())]
+    return tuple(lines)
+
+
+def _treatment(sinks: Sinks, left_out: tuple[int, ...], *, exclude: bool) -> str:
+    if not exclude:
+        return "Sinks are included."
+    if not sinks.positions:
+        return "Sinks were to be left out; there are none, so nothing was."
+    listed = ", ".join(map(str, left_out))
+    return (
+        f"Sinks left out: in every head the columns {listed} are removed and each row is divided by its remainder; a "
+        "position that sees nothing else keeps what it has. What a sink keeps of itself is the residual stream."
+    )
+
+
+def _warnings(trace: Trace, last: int, left_out: tuple[int, ...]) -> tuple[str, ...]:
+    lines = [
+        "Rollout follows attention weights only: values, MLPs and norms are left out, and the residual stream is given "
+        "one half in every layer. A large share is not a cause; compare with an attribution method.",
+        "Heads are averaged, and with every layer shares drift towards the tokens that all layers can see, the first "
+        "ones above all in a causal model.",
+    ]
+    missing = [index for index in sorted(trace.missing) if index <= last]
+    if missing:
+        listed = ", ".join(map(str, missing))
+        lines.append(
+            f"No attention in layers {listed}: they are taken as the identity, as if nothing moved between tokens "
+            "there. If they mix tokens by other means, that is missing here."
+        )
+    if any(layer is not None and layer.sinks is not None for layer in trace.layers[: last + 1]):
+        lines.append(
+            "Some layers have a learned sink beside the keys; what it takes has no token, so their rows are divided by "
+            "what is left together with the residual stream."
+        )
+    if left_out:
+        lines.append("With sinks left out, what remains of a row is stretched to 1: small weights look large.")
+    return tuple(lines)
+
+
+@hookimpl
+def attnviz_analyses() -> list[Analysis]:
+    """Attention rollout."""
+    return [
+        Analysis(
+            name="attention_rollout",
+            title="Attention rollout",
+            group="Attention",
+            summary="Which tokens each position is made of after several layers, by attention alone.",
+            run=run,
+            produces=TokenMatrix,
+            params=(
+                Param(
+                    "through_layer",
+                    "int",
+                    minimum=0,
+                    label="Through layer",
+                    help="Last layer of the product, from 0. Empty: the last layer of the model.",
+                ),
+                Param(
+                    "exclude_sinks",
+                    "bool",
+                    default=False,
+                    label="Leave sinks out",
+                    help="Remove sink columns and divide each row by what remains, in every head.",
+                ),
+            ),
+        )
+    ]
