@@ -89,6 +89,8 @@ class HuggingFaceModel:
         for layer in layers:
             if not 0 <= layer < len(self.card.layers):
                 raise BadInput(f"Unknown layer {layer}. This model has layers 0 to {len(self.card.layers) - 1}.")
+        if want.top_k < 0:
+            raise BadInput(f"top_k must be 0 (none) or more, got {want.top_k}.")
         if not want.attention:
             return self._trace({}, "float32", "attention was not asked for.", 0.0)
         if "attention" not in self.card.capabilities:
@@ -100,7 +102,7 @@ class HuggingFaceModel:
     def _capture(self, tokens: Tokens, want: Want, layers: Sequence[int]) -> tuple[dict[int, LayerCapture], str]:
         half = self.route.head_floats * len(tokens) * 4 > FLOAT32_BUDGET
         calls = {key: layer for key, layer in self.route.calls.items() if layer in set(layers)}
-        collector = AttentionCollector(calls, want.thumbnail, half)
+        collector = AttentionCollector(calls, want.thumbnail, half, top_k=want.top_k)
         inputs = model_inputs(self.loaded.module, tokens.ids, logits_at=[len(tokens) - 1])
         with attention_function.collecting(collector):
             run_forward(self.runner, inputs)
@@ -110,7 +112,7 @@ class HuggingFaceModel:
         inputs = model_inputs(self.loaded.module, tokens.ids, logits_at=[len(tokens) - 1], output_attentions=True)
         maps = run_forward(self.runner, inputs).attentions
         return {
-            layer: capture_map(weights[0], want.thumbnail, self.card.causal)
+            layer: capture_map(weights[0], want.thumbnail, self.card.causal, top_k=want.top_k)
             for layer, weights in zip(self.route.maps, (m for m in maps if m is not None), strict=True)
             if layer in layers
         }, self.card.dtype
