@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from attnviz.session import LoadedModel, Session
 
-__all__ = ["load", "session"]
+__all__ = ["default_session", "load"]
 
 
 @lru_cache(maxsize=1)
-def session() -> Session:
+def default_session() -> Session:
     """The session behind `attnviz.load`, over all plugins that are found; made on first use."""
     from attnviz.registry import load_registry
     from attnviz.session import Session
@@ -37,4 +37,4 @@ def load(source: Any = "demo", **options: Any) -> LoadedModel:
     Raises:
         attnviz.errors.AttnvizError: nothing can load it; the message says why.
     """
-    return session().load(source, **options)
+    return default_session().load(source, **options)
