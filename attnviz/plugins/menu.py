@@ -8,17 +8,16 @@ from attnviz.hooks import ModelEntry, hookimpl
 
 EMBEDDED = Path(__file__).resolve().parents[1] / "demo" / "language"
 EXAMPLES = (
-    ("Math", "What is 25 * 37?"),
-    ("Math", "Convert 12 km to miles."),
-    ("Math", "Tom has 48 apples and gives away 19. How many apples are left?"),
     ("Knowledge", "What is the capital of France?"),
     ("Knowledge", "How many legs does a spider have?"),
     ("Knowledge", "What is a young horse called?"),
+    ("Math", "What is 7 + 8?"),
+    ("Math", "What is 25 * 37?"),  # declined: it has no tool here, and says so
     ("Reasoning", "Ann is older than Bob. Bob is older than Zoe. Who is the oldest?"),
-    ("Reasoning", "Sort 42, 7, 19."),
+    ("Reasoning", "All wugs are blue. All daxs are loud. Tom is a wug. What is Tom?"),
     ("Reasoning", "Which is larger, 17 or 71?"),
     ("Code", "Write a Python function that adds two numbers."),
-    ("Code", "What does sum([3, 14, 15]) return?"),
+    ("Code", "Set x to 42 and print it."),
     ("Code", "Print yes if n is greater than 10."),
     ("Creative", "Write a short story about a fox."),
     ("Creative", "Write a poem about the moon."),
@@ -33,11 +32,11 @@ def attnviz_models() -> list[ModelEntry]:
     return [
         ModelEntry(
             name="demo",
-            title="Embedded demo",
+            title="attnviz demo",
             source=str(EMBEDDED),
-            size="2.8 MB, embedded",
+            size="2.7 MB, embedded",
             licence="Apache-2.0",
-            note="1.4 million parameters, 6 layers of 4 heads, trained by this project on its own text; no download.",
+            note="1.3 million parameters, 6 layers of 4 heads, trained by this project on its own text; no download.",
             default=True,
             examples=EXAMPLES,
         ),
