@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from attnviz.demo import LANGUAGE
-from attnviz.hooks import BadInput, HeadScores, ModelSpec, Trace, Unavailable, from_jsonable, to_jsonable
+from attnviz.hooks import BadInput, HeadScores, Trace, Unavailable, from_jsonable, to_jsonable
 from attnviz.plugins.analyses import head_roles, random_tokens, role_nulls, roles
 from attnviz.plugins.analyses.head_roles import RANDOM, ROLES, THIS_RUN
 from attnviz.plugins.analyses.roles import Sample
@@ -207,7 +207,7 @@ def test_planted_heads_get_their_roles_on_a_text():
     assert {place: found for place, found in result.roles.items() if place[0] == "0"} == {
         "0.0": ("previous_token",),
         "0.1": ("first_token",),
-        "0.3": ("induction", "local_window"),  # the latest copy of a letter is often near by
+        "0.3": ("induction",),
     }
     assert result.metrics["previous_token"][0, 0] == pytest.approx(1)
     assert result.metrics["induction"][0, 3] > 0.95  # but for "aa", where what follows the copy is the query itself
@@ -376,49 +376,50 @@ def test_roles_of_a_result_survive_json_and_name_heads_that_exist():
 
 # --------------------------------------------------------------------------------------------- the embedded model
 
-EMBEDDED = pytest.mark.skipif(not (LANGUAGE / "model.safetensors").exists(), reason="the weights are not there yet")
-PROMPT = (
+PROMPTS = (
     "What is the capital of France? And what is the capital of Japan? Tom has 48 apples and gives away 19 apples. "
-    "How many apples are left? Tom has 48 apples."
+    "How many apples are left? Tom has 48 apples.",
+    "Write a Python function that adds two numbers. Max is taller than Ida. Leo is taller than Max. Who is shortest?",
 )
 
 
 @pytest.fixture(scope="module")
-def language_session():
+def session():
     from attnviz.registry import load_registry
     from attnviz.session import Session
 
     return Session(load_registry())
 
 
-@EMBEDDED
-@pytest.mark.parametrize("ground", [THIS_RUN, RANDOM])
-def test_the_embedded_model_has_previous_token_and_induction_heads(language_session, ground):
-    result = language_session.load(str(LANGUAGE)).trace(PROMPT).analyze("head_roles", ground=ground).result
+@pytest.mark.parametrize(("ground", "prompt"), [(THIS_RUN, 0), (THIS_RUN, 1), (RANDOM, 0)])
+def test_the_embedded_model_has_previous_token_and_induction_heads(session, ground, prompt):
+    result = session.load(str(LANGUAGE)).trace(PROMPTS[prompt]).analyze("head_roles", ground=ground).result
     for role in ("previous_token", "induction"):
         places = [tuple(map(int, place.split("."))) for place, found in result.roles.items() if role in found]
         assert places
         for place in places:
-            assert result.metrics[role][place] > result.metrics[f"{role}_null"][place] + 0.15
-    if ground == RANDOM:
-        assert np.nanmax(result.metrics["previous_token_effect"]) > 0.5
-        assert np.nanmax(result.metrics["induction_effect"]) > 0.5
+            assert result.metrics[role][place] > result.metrics[f"{role}_null"][place] + 0.3
+            if ground == RANDOM:
+                assert result.metrics[role][place] > 0.5
 
 
-@EMBEDDED
-@pytest.mark.parametrize("ground", [THIS_RUN, RANDOM])
-def test_the_embedded_model_with_its_weights_shuffled_has_none(language_session, ground):
+def shuffled_weights(seed):
+    """The embedded model with the entries of every weight tensor in another order."""
     import torch
-
-    loaded = language_session.load(str(LANGUAGE))
-    tokenizer = language_session.model(ModelSpec(str(LANGUAGE), backend=loaded.spec.backend)).loaded.tokenizer
-    from transformers import AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM, AutoTokenizer
 
     module = AutoModelForCausalLM.from_pretrained(LANGUAGE).eval()
-    generator = torch.Generator().manual_seed(0)
+    generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for weights in module.parameters():
             order = torch.randperm(weights.numel(), generator=generator)
             weights.copy_(weights.flatten()[order].view_as(weights))
-    result = language_session.load((module, tokenizer)).trace(PROMPT).analyze("head_roles", ground=ground).result
-    assert result.roles == {}
+    return module, AutoTokenizer.from_pretrained(LANGUAGE)
+
+
+@pytest.mark.parametrize("seed", [100, 101, 102])  # not among those the bounds were chosen on
+def test_the_embedded_model_with_its_weights_shuffled_has_none(session, seed):
+    model = session.load(shuffled_weights(seed))
+    for ground, prompt in ((THIS_RUN, 0), (THIS_RUN, 1), (RANDOM, 0)):
+        result = model.trace(PROMPTS[prompt]).analyze("head_roles", ground=ground).result
+        assert result.roles == {}, (ground, prompt)

@@ -31,9 +31,19 @@ from attnviz.plugins.analyses.role_nulls import (
 from attnviz.plugins.analyses.roles import MOST_QUERIES, ROLES, Sample, comparable, existing, query_step
 from attnviz.plugins.analyses.sinks import find_sinks
 
-LEAST_EFFECT = 0.2
-"""A fifth of the possible rise over the null. With many rows a rise of a hundredth is beyond chance too, but such a
-head does something else most of the time."""
+LEAST_EFFECT = {
+    "previous_token": 1 / 3,
+    "first_token": 1 / 3,
+    "self": 1 / 3,
+    "duplicate_token": 1 / 3,
+    "induction": 1 / 3,
+    "local_window": 2 / 3,
+}
+"""Share of the possible rise over the null. Chance is not all that must be ruled out: a model that has learnt nothing has
+real preferences too. With the entries of every weight tensor of the embedded model shuffled, in 12 ways on two texts and
+on random tokens, the strongest head reached 0.29 for the first token, at most 0.22 for self, previous token, induction
+and duplicate token, and 0.56 for the local window: rotary position codes alone make a head look near by. Of 20 further
+shuffles one had one head above these bounds (local window, 0.83)."""
 TOP = 5
 """Heads listed per role."""
 THIS_RUN, RANDOM = "this run", "repeated random tokens"
@@ -111,7 +121,7 @@ def _unit(metric: str) -> str:
 
 def has_role(evidence: Evidence, role: str) -> Bools:
     """[L, H] heads above chance and of sufficient effect."""
-    above: Bools = (evidence.chance <= CHANCE[role]) & (evidence.effect >= LEAST_EFFECT)  # NaN compares false
+    above: Bools = (evidence.chance <= CHANCE[role]) & (evidence.effect >= LEAST_EFFECT[role])  # NaN compares false
     return above
 
 
@@ -149,10 +159,11 @@ def _info(
         "and another one; control tokens are nobody's copies.",
         _null_line(bool(pairs)),
         "effect = (score − null) / (1 − null): 1 = all weight, 0 = no more than the null.",
-        f"A head is labelled where its effect is at least {LEAST_EFFECT:g} and chance alone would give any head of the "
-        f"model that role with a probability of at most {CHANCE['induction']:g} ({CHANCE['first_token']:g} for the "
-        f"first token), {sum(CHANCE.values()):.2g} for all heads and roles together (max-T, Westfall & Young 1993). A "
-        "head labelled previous token or self is not labelled local window as well.",
+        f"A head is labelled where its effect is at least {LEAST_EFFECT['induction']:.2f} "
+        f"({LEAST_EFFECT['local_window']:.2f} for the local window) and chance alone would give any head of the model "
+        f"that role with a probability of at most {CHANCE['induction']:g} ({CHANCE['first_token']:g} for the first "
+        f"token), {sum(CHANCE.values()):.2g} for all heads and roles together (max-T, Westfall & Young 1993). A head "
+        "labelled previous token or self is not labelled local window as well.",
         f"Sinks are included; a learned sink beside the keys takes its share. Computed in {trace.precision}.",
     ]
     lines += [f"Layer {index} has no attention: {reason}" for index, reason in sorted(trace.missing.items())]
