@@ -114,9 +114,10 @@ def head_switches(page: Any) -> list[float]:
     return [ms / 1000 for ms in page.evaluate(
         """async (count) => {
             const view = document.querySelector(".app-panel [data-shown]");
-            const buttons = [[0, 0], [0, 1]].map(([l, h]) => view.querySelector(`[data-layer='${l}'][data-head='${h}']`));
+            const buttons = [0, 1].map((h) => view.querySelector(`[data-layer='0'][data-head='${h}']`));
             const shown = (key) => new Promise((done) => {
-                const look = () => view.dataset.shown === key ? requestAnimationFrame(() => setTimeout(done)) : setTimeout(look);
+                const look = () => view.dataset.shown === key
+                    ? requestAnimationFrame(() => setTimeout(done)) : setTimeout(look);
                 look();
             });
             const times = [];

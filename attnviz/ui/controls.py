@@ -8,8 +8,6 @@ import gradio as gr
 
 from attnviz.hooks import Param
 
-SLIDER_STEPS = 1000
-
 
 def control(param: Param) -> gr.components.Component:
     """The component of a parameter that does not follow the selection."""
@@ -34,15 +32,11 @@ def _number(param: Param, common: dict[str, Any]) -> gr.components.Component:
     whole = param.type == "int"
     if param.default is None:  # gr.Number turns an empty field into 0
         return gr.Textbox(max_lines=1, placeholder="auto", **common)
-    if low is not None and high is not None and high - low <= SLIDER_STEPS:
-        return gr.Slider(minimum=low, maximum=high, step=1 if whole else (high - low) / 100, **common)
     return gr.Number(precision=0 if whole else None, minimum=low, maximum=high, **common)
 
 
 def changes(component: gr.components.Component) -> list[Any]:
     """The events that mean "the user set another value"."""
-    if isinstance(component, gr.Slider):
-        return [component.change]
     if isinstance(component, (gr.Textbox, gr.Number)):
         return [component.submit, component.blur]
     return [component.input]

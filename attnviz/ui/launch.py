@@ -28,11 +28,12 @@ def launch_app(session: Session, *, host: str | None = None, port: int | None = 
     host, port = host or default_host(), default_port() if port is None else port
     check_free(host, port)
     prepare()
-    finished = Finished(session)
-    threading.Thread(target=make_ready, args=(finished,), daemon=True).start()
     from attnviz.ui.build import build_app
 
+    finished = Finished(session)
     app = build_app(session, finished)
+    # Not before gradio is imported: two threads that import at once only wait for one another.
+    threading.Thread(target=make_ready, args=(finished,), daemon=True).start()
     app.launch(server_name=host, server_port=port, quiet=quiet, **launch_options())
 
 
