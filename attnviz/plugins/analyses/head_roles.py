@@ -39,11 +39,11 @@ LEAST_EFFECT = {
     "induction": 1 / 3,
     "local_window": 2 / 3,
 }
-"""Share of the possible rise over the null. Chance is not all that must be ruled out: a model that has learnt nothing has
-real preferences too. With the entries of every weight tensor of the embedded model shuffled, in 12 ways on two texts and
-on random tokens, the strongest head reached 0.29 for the first token, at most 0.22 for self, previous token, induction
-and duplicate token, and 0.56 for the local window: rotary position codes alone make a head look near by. Of 20 further
-shuffles one had one head above these bounds (local window, 0.83)."""
+"""Share of the possible rise over the null. Chance is not all that must be ruled out: a model that has learnt nothing
+has real preferences too. With the entries of every weight tensor of the embedded model shuffled, in 12 ways on two
+texts and on random tokens, the strongest head reached 0.29 for the first token, at most 0.22 for self, previous
+token, induction and duplicate token, and 0.56 for the local window: rotary position codes alone make a head look near
+by. Of 20 further shuffles one had one head above these bounds (local window, 0.83)."""
 TOP = 5
 """Heads listed per role."""
 THIS_RUN, RANDOM = "this run", "repeated random tokens"
