@@ -70,6 +70,7 @@ class Task:
     params: Mapping[str, Any] = field(default_factory=dict)
     trace: Trace | None = None
     capture: bool = False
+    want: Want = field(default_factory=Want)
 
 
 _SESSIONS: weakref.WeakValueDictionary[str, Session] = weakref.WeakValueDictionary()
@@ -82,7 +83,7 @@ def on_device(task: Task) -> tuple[Trace | None, Result | None]:
     """
     session = _SESSIONS[task.session]
     model = session.model(task.run.spec)
-    trace = model.trace(task.run.tokens, Want()) if task.capture else task.trace
+    trace = model.trace(task.run.tokens, task.want) if task.capture else task.trace
     if task.analysis is None:
         return trace, None
     return trace, session.compute(task.run, task.analysis, task.params, trace)
@@ -99,7 +100,7 @@ class Session:
         self.id = secrets.token_urlsafe(12)
         self._models: LRUCache[ModelSpec, Model] = LRUCache(MODELS_KEPT)
         self._runs: LRUCache[str, Run] = LRUCache(RUNS_KEPT)
-        self._traces: LRUCache[Any, Trace] = LRUCache(trace_bytes, getsizeof=lambda trace: trace.nbytes)
+        self._traces: LRUCache[Any, _Captured] = LRUCache(trace_bytes, getsizeof=lambda kept: kept.trace.nbytes)
         self._findings: LRUCache[Any, Finding] = LRUCache(finding_bytes, getsizeof=_finding_bytes)
         self._lock = threading.RLock()  # guards the four caches; never held while computing
         self._busy: weakref.WeakValueDictionary[Any, _Turn] = weakref.WeakValueDictionary()
@@ -215,12 +216,12 @@ class Session:
         """
         key = _ids_key(run)
         with self._turn(("trace", key)):
-            found = self._cached_trace(key)
+            found, want = self._cached_trace(key, Want())
             if found is None:
-                found, _ = on_device(Task(self.id, run, capture=True))
+                found, _ = on_device(Task(self.id, run, capture=True, want=want))
                 assert found is not None
-                self._keep_trace(key, found)
-            return found
+                self._keep_trace(key, want, found)
+            return found.narrowed(Want())
 
     # ---- analyses
 
@@ -300,16 +301,16 @@ class Session:
         key = _ids_key(run)
         with self._turn(("trace", key)):
             needs = "attention" in analysis.requires
-            trace = self._cached_trace(key) if needs else None
+            trace, want = self._cached_trace(key, analysis.want) if needs else (None, analysis.want)
             capture = needs and trace is None
             progress(0.1, "Reading the model" if capture or analysis.gpu else "Computing")
             if analysis.gpu:
-                captured, result = on_device(Task(self.id, run, analysis.name, params, trace, capture))
+                captured, result = on_device(Task(self.id, run, analysis.name, params, trace, capture, want))
             else:
-                captured = on_device(Task(self.id, run, capture=True))[0] if capture else trace
+                captured = on_device(Task(self.id, run, capture=True, want=want))[0] if capture else trace
                 result = None
             if capture and captured is not None:
-                self._keep_trace(key, captured)
+                self._keep_trace(key, want, captured)
         return result if result is not None else self.compute(run, analysis.name, params, captured, progress)
 
     def compute(
@@ -318,7 +319,8 @@ class Session:
         """Call the plugin's own function and check what it returns. A plugin that raises is recorded, and raises on."""
         analysis = self.analysis(name)
         model = self.model(run.spec)
-        request = AnalysisRequest(run, model.card, model, params, trace, progress)
+        seen = None if trace is None else trace.narrowed(analysis.want)
+        request = AnalysisRequest(run, model.card, model, params, seen, progress)
         try:
             result = analysis.run(request)
             if not isinstance(result, analysis.produces):
@@ -390,13 +392,25 @@ class Session:
         with turn.lock:
             yield
 
-    def _cached_trace(self, key: Any) -> Trace | None:
+    def _cached_trace(self, key: Any, want: Want) -> tuple[Trace | None, Want]:
+        """The trace in memory if it holds what is wanted; and what to capture if not, which includes what it holds."""
         with self._lock:
-            return self._traces.get(key)
+            kept = self._traces.get(key)
+        if kept is None:
+            return None, want
+        return (kept.trace, kept.want) if kept.want.covers(want) else (None, kept.want.merged(want))
 
-    def _keep_trace(self, key: Any, trace: Trace) -> None:
+    def _keep_trace(self, key: Any, want: Want, trace: Trace) -> None:
         with self._lock:
-            _keep(self._traces, key, trace)
+            _keep(self._traces, key, _Captured(want, trace))
+
+
+@dataclass(frozen=True)
+class _Captured:
+    """A trace in memory, and what it was asked to hold."""
+
+    want: Want
+    trace: Trace
 
 
 class _Turn:

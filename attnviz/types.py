@@ -202,12 +202,38 @@ class Want:
     layers     None = all
     thumbnail  edge of the max-pooled pictures
     top_k      largest weights of every row that are kept with their keys; 0 = none
+    values     the norm of what each head makes of each key's value
     """
 
     attention: bool = True
     layers: tuple[int, ...] | None = None
     thumbnail: int = 64
     top_k: int = 0
+    values: bool = False
+
+    def covers(self, other: Want) -> bool:
+        """Whether a trace of this holds all that `other` asks for."""
+        return (
+            self.attention >= other.attention
+            and self._covers_layers(other)
+            and self.thumbnail == other.thumbnail
+            and self.top_k >= other.top_k
+            and self.values >= other.values
+        )
+
+    def _covers_layers(self, other: Want) -> bool:
+        return self.layers is None or (other.layers is not None and set(other.layers) <= set(self.layers))
+
+    def merged(self, other: Want) -> Want:
+        """All that this and `other` ask for; of two sizes of thumbnail that of `other`."""
+        both = None if self.layers is None or other.layers is None else tuple(sorted({*self.layers, *other.layers}))
+        return Want(
+            attention=self.attention or other.attention,
+            layers=both,
+            thumbnail=other.thumbnail,
+            top_k=max(self.top_k, other.top_k),
+            values=self.values or other.values,
+        )
 
 
 @dataclass(frozen=True)
@@ -232,6 +258,8 @@ class LayerCapture:
     thumbnail  [H, n, m] uint8     round(255·√max) over blocks of the map
     top_weights [H, Q, k] or None: largest weights of each row, descending; k = Want.top_k, or K if that is less
     top_keys   [H, Q, k] int32 or None: their keys; -1 beside a weight of 0; among equal weights any is listed
+    value_norm [H, K] or None: ‖v_k · W_O,h‖, norm of what head h adds to the output for a weight of 1 on key k
+    absent     field -> why it is not there although it was asked for, in words
     """
 
     q: Floats | None
@@ -252,6 +280,8 @@ class LayerCapture:
     weights: Floats | None = None
     top_weights: Floats | None = None
     top_keys: Ints | None = None
+    value_norm: Floats | None = None
+    absent: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         heads, queries, keys = self._shape()
@@ -266,6 +296,8 @@ class LayerCapture:
         if self.top_weights is not None and self.top_keys is not None:
             _need("LayerCapture.top_weights", self.top_weights, (heads, queries, None))
             _need("LayerCapture.top_keys", self.top_keys, self.top_weights.shape)
+        if self.value_norm is not None:
+            _need("LayerCapture.value_norm", self.value_norm, (heads, keys))
 
     def _shape(self) -> tuple[int, int, int]:
         """Heads, queries and keys, from the map or from queries and keys."""
@@ -316,6 +348,18 @@ class LayerCapture:
         pattern: NDArray[np.float32] = np.divide(weights, total, out=np.zeros_like(weights), where=total > 0)
         return pattern
 
+    def narrowed(self, want: Want) -> LayerCapture:
+        """Without what `want` does not ask for."""
+        changes: dict[str, Any] = {}
+        if self.top_weights is not None and self.top_keys is not None and self.top_weights.shape[2] > want.top_k:
+            kept = slice(want.top_k)
+            few = (self.top_weights[..., kept], self.top_keys[..., kept]) if want.top_k else (None, None)
+            changes["top_weights"], changes["top_keys"] = few
+        if not want.values:
+            changes["value_norm"] = None
+            changes["absent"] = {name: why for name, why in self.absent.items() if name != "value_norm"}
+        return dataclasses.replace(self, **changes)
+
     def hidden(self, rows: slice | None = None) -> Bools | None:
         """[rows, K] True where a query may not see a key; None when every key is visible."""
         queries, keys = len(self.allowed), len(self.seen_by)
@@ -346,6 +390,17 @@ class Trace:
         captures = [layer for layer in self.layers if layer is not None]
         arrays = [getattr(c, f.name) for c in captures for f in dataclasses.fields(c)]
         return sum(a.nbytes for a in arrays if isinstance(a, np.ndarray))
+
+    def narrowed(self, want: Want) -> Trace:
+        """Without what `want` does not ask for, so that a result does not depend on what was captured before."""
+        missing = dict(self.missing)
+        layers: list[LayerCapture | None] = []
+        for index, layer in enumerate(self.layers):
+            asked = want.attention and (want.layers is None or index in want.layers)
+            if layer is not None and not asked:
+                missing[index] = "this layer was not asked for."
+            layers.append(layer.narrowed(want) if layer is not None and asked else None)
+        return dataclasses.replace(self, layers=tuple(layers), missing=missing)
 
     @property
     def heads(self) -> int:

@@ -26,6 +26,7 @@ from attnviz.hooks import (
     Tokens,
     Trace,
     View,
+    Want,
     to_jsonable,
 )
 from attnviz.registry import Registry
@@ -79,6 +80,7 @@ class CountingModel:
 
     def __init__(self):
         self.forwards = 0
+        self.wants = []
 
     def tokenize(self, prompt):
         if not prompt:
@@ -87,7 +89,11 @@ class CountingModel:
 
     def trace(self, tokens, want):
         self.forwards += 1
-        return Trace((uniform_layer(3, len(tokens)), None), {1: "it is linear."})
+        self.wants.append(want)
+        layer = uniform_layer(3, len(tokens))
+        if want.values:
+            layer = dataclasses.replace(layer, value_norm=np.ones((3, len(tokens))))
+        return Trace((layer, None), {1: "it is linear."})
 
     def lens(self, tokens, **options):
         raise Unavailable("no unembedding.")
@@ -124,6 +130,11 @@ def chosen(request):
     return Table(columns=tuple(request.params), rows=(tuple(request.params.values()),))
 
 
+def norms(request):
+    """What of the values an analysis sees."""
+    return Table(columns=("seen",), rows=((str(request.trace.layers[0].value_norm is not None),),))
+
+
 def as_json(finding):
     return View("text", json.dumps(to_jsonable(finding.result), sort_keys=True))
 
@@ -141,6 +152,10 @@ def session(model):
             "device", "On the device", "Heads", "", entropy, HeadScores, params=(Param("times", "int", 1),), gpu=True
         ),
         Analysis("chosen", "Chosen", "Heads", "", chosen, Table, params=LINKED),
+        Analysis("blind", "Blind", "Heads", "", norms, Table),
+        Analysis("norms", "Norms", "Heads", "", norms, Table, want=Want(values=True)),
+        Analysis("norms_gpu", "Norms", "Heads", "", norms, Table, want=Want(values=True), gpu=True),
+        Analysis("ranks", "Ranks", "Heads", "", norms, Table, want=Want(top_k=2)),
         Analysis("boom", "Boom", "Heads", "", boom, Table, requires=frozenset()),
         Analysis("wrong", "Wrong", "Heads", "", wrong, HeadScores, requires=frozenset()),
         Analysis("needs", "Needs", "Heads", "", wrong, Table, requires=frozenset({"gradients"})),
@@ -201,6 +216,29 @@ def test_at_most_one_crossing_to_the_device_per_request(run, monkeypatch):
     run.analyze("device", times=3)
     assert len(crossings) == 2
     assert not crossings[1].capture
+
+
+def test_an_analysis_gets_what_it_wants_and_a_larger_trace_serves_a_smaller_want(run, model):
+    assert run.analyze("entropy").result.metrics["entropy"].shape == (2, 3)
+    assert run.analyze("norms").result.rows == (("True",),)
+    assert model.wants == [Want(), Want(values=True)]
+    assert run.analyze("norms_gpu").result.rows == (("True",),)
+    assert run.analyze("blind").result.rows == (("False",),)  # what it sees does not depend on what came before
+    assert run.captured.layer(0).value_norm is None
+    assert model.forwards == 2
+    run.analyze("ranks")
+    assert model.wants[2] == Want(values=True, top_k=2)  # the new trace serves the earlier wants as well
+    run.analyze("norms")
+    assert model.forwards == 3
+
+
+def test_a_larger_want_still_crosses_once(run, monkeypatch):
+    crossings = []
+    real = session_module.on_device
+    monkeypatch.setattr(session_module, "on_device", lambda task: crossings.append(task) or real(task))
+    run.analyze("entropy")
+    run.analyze("norms_gpu")
+    assert [(c.capture, c.want) for c in crossings] == [(True, Want()), (True, Want(values=True))]
 
 
 def test_two_threads_asking_the_same_share_one_forward(session, run, model):

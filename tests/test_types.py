@@ -18,6 +18,7 @@ from attnviz.types import (
     TokenScores,
     Trace,
     View,
+    Want,
     from_jsonable,
     result_types,
     to_jsonable,
@@ -76,6 +77,7 @@ def test_tokens_are_read_only():
             {"top_weights": np.ones((4, 5, 2)), "top_keys": np.zeros((4, 5, 3), np.int32)},
             r"top_keys: expected shape \[4, 5, 2\], got \[4, 5, 3\]",
         ),
+        ({"value_norm": np.ones((4, 6))}, r"value_norm: expected shape \[4, 5\], got \[4, 6\]"),
     ],
 )
 def test_layers_refuse(change, message):
@@ -236,3 +238,36 @@ def test_an_unknown_name_lists_what_exists():
     error = UnknownName("layer", "entropi", ["focus", "entropy"])
     assert str(error) == "Unknown layer 'entropi'. Did you mean 'entropy'? Known: entropy, focus."
     assert LayerCapture.__dataclass_fields__.keys() >= {"q", "k", "weights"}
+
+
+@pytest.mark.parametrize(
+    ("larger", "smaller", "covers"),
+    [
+        (Want(), Want(), True),
+        (Want(top_k=8, values=True), Want(top_k=3), True),
+        (Want(top_k=2), Want(top_k=3), False),
+        (Want(), Want(values=True), False),
+        (Want(), Want(layers=(1,)), True),
+        (Want(layers=(0, 1)), Want(layers=(1,)), True),
+        (Want(layers=(0,)), Want(), False),
+        (Want(thumbnail=64), Want(thumbnail=32), False),
+        (Want(attention=False), Want(), False),
+    ],
+)
+def test_a_larger_want_covers_a_smaller_one(larger, smaller, covers):
+    assert larger.covers(smaller) == covers
+    assert larger.merged(smaller).covers(smaller)
+    assert smaller.merged(larger).covers(larger)
+
+
+def test_a_narrowed_trace_holds_what_was_asked_for_and_no_more():
+    weights, keys = np.ones((4, 5, 3), np.float32), np.tile(np.arange(3, dtype=np.int32), (4, 5, 1))
+    rich = layer(top_weights=weights, top_keys=keys, value_norm=np.ones((4, 5)), absent={"q": "a", "value_norm": "b"})
+    trace = Trace(layers=(rich, rich))
+    plain = trace.narrowed(Want())
+    assert plain.layers[0].top_weights is plain.layers[0].value_norm is plain.layers[0].top_keys is None
+    assert plain.layers[0].absent == {"q": "a"}
+    some = trace.narrowed(Want(top_k=2, values=True, layers=(1,)))
+    assert some.layers[1].top_keys.tolist() == keys[..., :2].tolist()
+    assert some.layers[1].value_norm is rich.value_norm
+    assert (some.layers[0], some.missing[0]) == (None, "this layer was not asked for.")

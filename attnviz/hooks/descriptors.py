@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from attnviz.errors import BadInput, PluginError, UnknownName
+from attnviz.types import Want
 
 if TYPE_CHECKING:
     from attnviz.hooks.contracts import AnalysisRequest, Model
@@ -153,6 +154,7 @@ class Analysis:
 
     group     the tab it appears in; a new name makes a new tab
     requires  capabilities the model must have
+    want      what the captured attention must hold beside the usual, e.g. Want(top_k=8); see Want
     produces  the Result type it returns; decides which renderers show it
     run       AnalysisRequest -> Result
     gpu       True if `run` itself uses the device (it then runs inside the one device call)
@@ -169,6 +171,7 @@ class Analysis:
     params: tuple[Param, ...] = ()
     gpu: bool = False
     version: str = "1"
+    want: Want = field(default_factory=Want)
 
     def __post_init__(self) -> None:
         _check_name("Analysis", self.name)

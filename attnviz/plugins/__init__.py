@@ -4,6 +4,7 @@ BUILTIN = (
     "attnviz.plugins.backends.hf",
     "attnviz.plugins.backends.nnsight",
     "attnviz.plugins.analyses.attention_pattern",
+    "attnviz.plugins.analyses.value_weighted",
     "attnviz.plugins.analyses.attention_stats",
     "attnviz.plugins.analyses.head_roles",
     "attnviz.plugins.analyses.rollout",

@@ -101,6 +101,13 @@ def thumbnail(weights: Floats, edge: int = 64) -> NDArray[np.uint8]:
     return picture
 
 
+def ranked(weights: Floats, count: int) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
+    """The `count` largest weights of each row of maps [H, Q, K], descending; their keys, -1 beside a weight of 0."""
+    keys = np.argsort(-weights, axis=-1, kind="stable")[..., :count]
+    values = np.take_along_axis(weights, keys, axis=-1)
+    return values.astype(np.float32), np.where(values > 0, keys, -1).astype(np.int32)
+
+
 def capture(
     q: Floats,
     k: Floats,

@@ -8,7 +8,8 @@ Attention, by head of layer 0 (full, causal):
     3  induction: all weight on the token after the latest earlier copy of this one; first token where there is none
 
 Layer 1 has the same heads under a sliding window of WINDOW, two heads to a key head and soft: the key a head is after
-gets SOFT times the weight of any other visible key. Layer 2 is linear: it has no attention.
+gets SOFT times the weight of any other visible key. Layer 2 is linear: it has no attention. The value of key k has the
+norm k + 1 in every head.
 
 The lens at site i of n mixes what the model says with a fixed distribution over the bytes:
 p_i = (i/(n−1))·CERTAIN·[id = answer] + (1 − (i/(n−1))·CERTAIN)·base, where base(id) ∝ id + 1. The answer is the token
@@ -17,6 +18,7 @@ after the latest earlier copy of this one; where there is none, the next byte.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -43,7 +45,7 @@ from attnviz.hooks import (
     Unavailable,
     Want,
 )
-from attnviz.testing.captures import capture
+from attnviz.testing.captures import capture, ranked
 
 BYTES = 256
 BOS, END = 256, 257
@@ -157,7 +159,7 @@ class FakeModel:
         missing = {2: NO_MAP}
         for index in range(2):
             if want.layers is None or index in want.layers:
-                layers.append(_layer(tokens.ids, index, want.thumbnail))
+                layers.append(_asked_for(_layer(tokens.ids, index, want.thumbnail), want))
             else:
                 layers.append(None)
                 missing[index] = "not asked for"
@@ -265,6 +267,17 @@ def _layer(ids: Ints, index: int, edge: int) -> LayerCapture:
     shared = HEADS if index == 0 else HEADS // 2
     keys = np.broadcast_to(np.eye(count), (shared, count, count))
     return capture(queries, keys, scale=1.0, window=WINDOW if index == 1 else None, edge=edge)
+
+
+def _asked_for(layer: LayerCapture, want: Want) -> LayerCapture:
+    """With the largest weights and the norms of values, where they are wanted."""
+    changes: dict[str, Any] = {}
+    if want.top_k:
+        weights = np.stack([layer.pattern(head) for head in range(layer.heads)])
+        changes["top_weights"], changes["top_keys"] = ranked(weights, want.top_k)
+    if want.values:
+        changes["value_norm"] = np.tile(np.arange(1, len(layer.seen_by) + 1, dtype=np.float32), (layer.heads, 1))
+    return dataclasses.replace(layer, **changes)
 
 
 def lens_table(

@@ -28,7 +28,7 @@ from attnviz.hooks import (
     Unavailable,
     Want,
 )
-from attnviz.testing.captures import attention, brute_force, thumbnail, visibility
+from attnviz.testing.captures import attention, brute_force, ranked, thumbnail, visibility
 from attnviz.testing.require import as_json, require
 
 ROWS = 1e-5
@@ -131,7 +131,31 @@ def _check_trace(model: Model, tokens: Tokens) -> None:
     assert first is not None
     one = model.trace(tokens, Want(layers=(first,)))
     require(one.layers[first] is not None, f"trace: layer {first} was asked for alone, and did not come.")
+    _check_extras(model, tokens)
     _check_refusal(trace)
+
+
+def _check_extras(model: Model, tokens: Tokens) -> None:
+    """What is only kept when it is asked for: the largest weights, and the norms of values or why there are none."""
+    for index, layer in enumerate(model.trace(tokens, Want(top_k=3, values=True)).layers):
+        if layer is None:
+            continue
+        where = f"Layer {index}"
+        require(
+            layer.value_norm is not None or bool(layer.absent.get("value_norm")),
+            f"{where}: the norms of values were asked for; expected value_norm, or a reason in `absent`.",
+        )
+        require(
+            layer.top_weights is not None and layer.top_keys is not None,
+            f"{where}: the largest weights were asked for, and did not come.",
+        )
+        assert layer.top_weights is not None
+        assert layer.top_keys is not None
+        weights = np.stack([layer.pattern(head) for head in range(layer.heads)])
+        _near(f"{where}: largest weights against a sort", layer.top_weights, ranked(weights, 3)[0], ROWS)
+        listed = layer.top_keys >= 0
+        taken = np.take_along_axis(weights, np.maximum(layer.top_keys, 0), axis=-1)
+        _near(f"{where}: weights of the largest keys", taken[listed], layer.top_weights[listed], ROWS)
 
 
 def _check_refusal(trace: Trace) -> None:

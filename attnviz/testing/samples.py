@@ -23,7 +23,6 @@ from attnviz.hooks import (
     Tokens,
     TokenScores,
     UnknownName,
-    Want,
 )
 from attnviz.testing.captures import random_trace
 from attnviz.testing.fake import FakeModel, distribution, lens_table
@@ -81,7 +80,7 @@ def fake_request(analysis: Analysis, model: Model | None = None, text: str = TEX
     for param in analysis.params:
         if param.linked and resolved[param.name] is None:
             resolved[param.name] = len(tokens) - 1 if param.type == "token" else 0
-    captured = model.trace(tokens, Want()) if "attention" in analysis.requires else None
+    captured = model.trace(tokens, analysis.want) if "attention" in analysis.requires else None
     return AnalysisRequest(run=run, card=model.card, model=model, params=resolved, captured=captured)
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from attnviz.hooks import LayerCapture, ModelError
 from attnviz.plugins.backends.attention_function import AttentionCall
 from attnviz.plugins.backends.statistics import RowStatistics, Scores, map_statistics, stream_statistics
+from attnviz.plugins.backends.value_norms import Projection, value_norms
 
 if TYPE_CHECKING:
     import torch
@@ -33,7 +34,10 @@ class _Mask:
 class AttentionCollector:
     """Captures the calls of the layers in `layers` (call -> index of the layer); others run as usual.
 
-    With `layers` None every call is captured, in order of coming: that is how a model is first looked at.
+    With `layers` None every call is captured, in order of coming: that is how a model is first looked at; `outputs`
+    then has what the heads of each call put out, [H, Q, D_v].
+    top_k        largest weights of every row to keep; 0 = none
+    projections  layer -> output projection, or why there is none; None = value norms are not asked for
     """
 
     layers: Mapping[CallKey, int] | None
@@ -42,6 +46,8 @@ class AttentionCollector:
     captured: dict[int, LayerCapture] = field(default_factory=dict)
     calls: list[tuple[CallKey, AttentionCall]] = field(default_factory=list)
     top_k: int = field(default=0, kw_only=True)
+    projections: Mapping[int, Projection | str] | None = field(default=None, kw_only=True)
+    outputs: list[torch.Tensor] = field(default_factory=list, kw_only=True)
     _counts: Counter[int] = field(default_factory=Counter)
     _masks: dict[int, tuple[torch.Tensor, _Mask]] = field(default_factory=dict)
     _visible: dict[int, np.ndarray[Any, Any]] = field(default_factory=dict)
@@ -60,8 +66,19 @@ class AttentionCollector:
             return None
         scores = self._scores(call)
         statistics = stream_statistics(scores, self.thumbnail, top_k=self.top_k)
-        self.captured[index] = self._capture(scores, statistics)
+        self.captured[index] = self._capture(scores, statistics, self._values(index, scores))
+        if self.layers is None and statistics.output is not None:
+            self.outputs.append(statistics.output)
         return None if statistics.output is None else statistics.output[None]
+
+    def _values(self, index: int, scores: Scores) -> dict[str, Any]:
+        """Fields of the capture that have to do with values."""
+        if self.projections is None:
+            return {}
+        projection = self.projections[index]
+        if isinstance(projection, str):
+            return {"absent": {"value_norm": projection}}
+        return {"value_norm": value_norms(scores.value, projection, scores.query.shape[0]).cpu().numpy()}
 
     def _scores(self, call: AttentionCall) -> Scores:
         mask = self._mask(call)
@@ -89,7 +106,7 @@ class AttentionCollector:
             held = self._masks[id(call.mask)] = (call.mask, _read_mask(call.mask[0]))
         return held[1]
 
-    def _capture(self, scores: Scores, statistics: RowStatistics) -> LayerCapture:
+    def _capture(self, scores: Scores, statistics: RowStatistics, values: dict[str, Any]) -> LayerCapture:
         visible = None
         if scores.visible is not None:
             visible = self._visible.setdefault(id(scores.visible), scores.visible.cpu().numpy())
@@ -108,6 +125,7 @@ class AttentionCollector:
             softcap=scores.softcap,
             sinks=None if scores.sinks is None else scores.sinks.cpu().numpy(),
             **_arrays(statistics),
+            **values,
         )
 
 
@@ -159,10 +177,15 @@ def _arrays(statistics: RowStatistics) -> dict[str, Any]:
     return {name: getattr(statistics, name).cpu().numpy() for name in names}
 
 
-def capture_map(weights: torch.Tensor, thumbnail: int, causal: bool, *, top_k: int = 0) -> LayerCapture:
+_NO_VALUES = "This model is read through the maps it returns, which come without its values."
+
+
+def capture_map(
+    weights: torch.Tensor, thumbnail: int, causal: bool, *, top_k: int = 0, values: bool = False
+) -> LayerCapture:
     """A LayerCapture from a whole map [H, Q, K], for models that give nothing else.
 
-    Masks are not known on this route, so a key counts as visible where any head gives it weight.
+    Masks are not known on this route, so a key counts as visible where any head gives it weight; nor are values.
     """
     statistics = map_statistics(weights, thumbnail, causal, top_k=top_k)
     visible = (weights > 0).any(dim=0).cpu().numpy()
@@ -178,5 +201,6 @@ def capture_map(weights: torch.Tensor, thumbnail: int, causal: bool, *, top_k: i
         seen_by=seen_by,
         visible=None if bool((visible == full).all()) else visible,
         weights=weights.float().cpu().numpy(),
+        absent={"value_norm": _NO_VALUES} if values else {},
         **_arrays(statistics),
     )

@@ -102,7 +102,13 @@ class HuggingFaceModel:
     def _capture(self, tokens: Tokens, want: Want, layers: Sequence[int]) -> tuple[dict[int, LayerCapture], str]:
         half = self.route.head_floats * len(tokens) * 4 > FLOAT32_BUDGET
         calls = {key: layer for key, layer in self.route.calls.items() if layer in set(layers)}
-        collector = AttentionCollector(calls, want.thumbnail, half, top_k=want.top_k)
+        collector = AttentionCollector(
+            calls,
+            want.thumbnail,
+            half,
+            top_k=want.top_k,
+            projections=self.route.projections if want.values else None,
+        )
         inputs = model_inputs(self.loaded.module, tokens.ids, logits_at=[len(tokens) - 1])
         with attention_function.collecting(collector):
             run_forward(self.runner, inputs)
@@ -112,7 +118,7 @@ class HuggingFaceModel:
         inputs = model_inputs(self.loaded.module, tokens.ids, logits_at=[len(tokens) - 1], output_attentions=True)
         maps = run_forward(self.runner, inputs).attentions
         return {
-            layer: capture_map(weights[0], want.thumbnail, self.card.causal, top_k=want.top_k)
+            layer: capture_map(weights[0], want.thumbnail, self.card.causal, top_k=want.top_k, values=want.values)
             for layer, weights in zip(self.route.maps, (m for m in maps if m is not None), strict=True)
             if layer in layers
         }, self.card.dtype

@@ -14,7 +14,8 @@ from attnviz.plugins.backends import attention_function
 from attnviz.plugins.backends.attention_function import AttentionCall
 from attnviz.plugins.backends.capture import AttentionCollector, CallKey
 from attnviz.plugins.backends.forward import logits_of, model_inputs, run_forward, tolerance
-from attnviz.plugins.backends.residual import find_blocks
+from attnviz.plugins.backends.residual import find_blocks, recording, watched
+from attnviz.plugins.backends.value_norms import Projection, find_projection, matrices
 
 if TYPE_CHECKING:
     import torch
@@ -28,6 +29,7 @@ class Route:
 
     calls    attention call -> layer (interface);  maps [n] layer of the n-th map (eager)
     missing  layer -> why it has no attention
+    projections  layer -> output projection of its attention, or why it has none (interface)
     """
 
     name: str
@@ -38,6 +40,7 @@ class Route:
     maps: tuple[int, ...] = ()
     causal: bool | None = None  # as seen in the maps; None without any
     head_floats: int = 0  # Σ over layers of (H + H_kv)·D: float numbers of queries and keys per token
+    projections: Mapping[int, Projection | str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -45,13 +48,14 @@ class _Look:
     """What a few tokens showed.
 
     maps      [H, Q, K] of each layer that gave one;  output [T, V] logits or [T, d] states
-    captures, calls   per attention call (our attention function only)
+    captures, calls, projections   per attention call (our attention function only)
     """
 
     maps: list[np.ndarray[Any, Any]]
     output: torch.Tensor
     captures: tuple[LayerCapture, ...] = ()
     calls: tuple[tuple[CallKey, AttentionCall], ...] = ()
+    projections: tuple[Projection | str, ...] = ()
 
 
 def choose_route(module: torch.nn.Module, vocabulary: int) -> Route:
@@ -114,10 +118,14 @@ def _look_eager(module: torch.nn.Module, ids: Ints) -> _Look | None:
 
 def _look_interface(module: torch.nn.Module, ids: Ints) -> _Look:
     collector = AttentionCollector(layers=None, thumbnail=_PROBE_TOKENS)
-    with attention_function.collecting(collector):
+    parts = matrices(module)
+    taken = recording(parts, lambda tensor: tensor.clone())
+    with watched(parts), taken as passages, attention_function.collecting(collector):
         output = run_forward(module, model_inputs(module, ids))
-    maps = [np.stack([c.pattern(h) for h in range(c.heads)]) for c in collector.captured.values()]
-    return _Look(maps, _compared(output), tuple(collector.captured.values()), tuple(collector.calls))
+    captures = tuple(collector.captured.values())
+    maps = [np.stack([c.pattern(h) for h in range(c.heads)]) for c in captures]
+    projections = tuple(find_projection(passages, heads) for heads in collector.outputs)
+    return _Look(maps, _compared(output), captures, tuple(collector.calls), projections)
 
 
 def _difference(look: _Look, eager: _Look | None) -> str | None:
@@ -188,6 +196,7 @@ def _interface_route(module: torch.nn.Module, look: _Look, eager: _Look | None, 
         causal=all(capture.causal for capture in look.captures),
         calls={key: index for index, (key, _) in zip(layers, look.calls, strict=True)},
         head_floats=floats,
+        projections=dict(zip(layers, look.projections, strict=True)),
     )
 
 
