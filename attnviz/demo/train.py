@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from attnviz.demo.repetition import BOS_ID, FIRST_ORDINARY_ID, Repetition
-from attnviz.demo.text.stream import Document, draw
+from attnviz.demo.text.stream import MISSING_SHARE, Document, draw
 from attnviz.demo.tokenizer import POSITIONS, save_tokenizer, train_tokenizer
 
 if TYPE_CHECKING:
@@ -38,6 +38,8 @@ class Stage:
     repetition_share: float  # of all sequences
     constant_share: float = 1.0  # of its steps at the full learning rate; then linear down to the floor
     rate: float = 1.0  # factor on both learning rates
+    missing_share: float = MISSING_SHARE  # of the agent runs
+    decision_weight: float = 1.0  # of the word that tells whether the tool is there, in the final form
     final_form: bool = False  # texts as the finished model is to write them, see text.draw
 
 
@@ -50,6 +52,8 @@ class Recipe:
         Stage(1200, agent_share=0.58, repetition_share=0.25),
         Stage(4800, agent_share=0.58, repetition_share=0.15, constant_share=0.4),
         Stage(1300, agent_share=0.6, repetition_share=0.12, constant_share=0.1, rate=0.5, final_form=True),
+        Stage(700, 0.66, 0.08, constant_share=0.3, rate=0.5, missing_share=0.35, decision_weight=20.0, final_form=True),
+        Stage(500, 0.66, 0.08, constant_share=0.2, rate=0.5, missing_share=0.35, decision_weight=20.0, final_form=True),
     )
     seed: int = 0
     batch_tokens: int = 2048
@@ -132,7 +136,14 @@ def batches(
             if rng.random() < stage.repetition_share:
                 sequence = Sequence(*repetition.draw(rng))
             else:
-                sequence = encode(tokenizer, draw(rng, agent_share=stage.agent_share, final_form=stage.final_form))
+                document = draw(
+                    rng,
+                    agent_share=stage.agent_share,
+                    missing_share=stage.missing_share,
+                    decision_weight=stage.decision_weight,
+                    final_form=stage.final_form,
+                )
+                sequence = encode(tokenizer, document)
             pool.append(sequence)
             tokens += len(sequence.ids)
         pool.sort(key=lambda sequence: len(sequence.ids) + rng.random())

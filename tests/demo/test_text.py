@@ -96,6 +96,17 @@ def test_loss_weights():
     ]
 
 
+def test_the_word_that_tells_whether_the_tool_is_there_can_weigh_more():
+    plain, weighed = random.Random(5), random.Random(5)
+    for _ in range(500):
+        first = draw(plain, agent_share=1.0, missing_share=0.5)
+        second = draw(weighed, agent_share=1.0, missing_share=0.5, decision_weight=20.0)
+        assert first.text == second.text
+        heavy = [piece.text for piece in second.pieces if piece.weight == 20.0]
+        calls = first.problem.steps and first.mode != "plain"
+        assert heavy == ([" but" if first.mode == "missing" else "."] if calls else [])
+
+
 def test_numbers_have_at_most_two_decimals_and_no_separators(sample):
     for document in sample[:5000]:
         for step in document.problem.steps:

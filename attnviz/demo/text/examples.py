@@ -23,7 +23,7 @@ _PROMPTS: dict[str, tuple[str, ...]] = {
         "How many dollars are 250 euros?",
         "Tom has 48 apples and gives away 19. How many apples are left?",
         "There are 14 boxes with 36 eggs each. How many eggs are there?",
-        "Divide 1000 by 16.",
+        "Divide 1024 by 16.",
         "What is 7 + 8?",
     ),
     "Knowledge": (
@@ -39,8 +39,8 @@ _PROMPTS: dict[str, tuple[str, ...]] = {
         "What is the burner temperature of boiler 7?",
     ),
     "Reasoning": (
-        "Ann is older than Bob. Bob is older than Zoe. Who is the oldest?",
-        "Max is taller than Ida. Leo is taller than Max. Who is the shortest?",
+        "Omar is older than Rosa. Rosa is older than Bob. Who is the oldest?",
+        "Carl is heavier than Rex. Ben is heavier than Carl. Who is the lightest?",
         "Sort 42, 7, 19.",
         "Put 31, 8, 54, 12 in order.",
         "Which is the largest of 12, 88, 45, 61?",
@@ -48,7 +48,7 @@ _PROMPTS: dict[str, tuple[str, ...]] = {
         "Which is larger, 17 or 71?",
         "Eva has 62 coins. Sam has 35 coins. How many more does Eva have?",
         "What is the fuel flow of boiler 3 and boiler 5 together?",
-        "Nia is faster than Rex. Rex is faster than Kai. Who is the slowest?",
+        "Lea is faster than Jon. Paul is faster than Lea. Who is the fastest?",
     ),
     "Code": (
         "Write a Python function that adds two numbers.",

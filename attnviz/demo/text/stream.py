@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
@@ -24,6 +25,7 @@ _ERRORS = (
     "division by zero", "unknown unit", "no such boiler", "unknown city", "can not read this", "no answer",
     "bad input", "not a number", "offline", "time out", "syntax error", "unknown sensor",
 )  # fmt: skip
+_DECISION = re.compile(r"(Thought: This needs \w+)(\.| but)")
 DIRECT_WEIGHTS = {**direct.WEIGHTS, agent.needs_tool: 1.5}
 # The last stage of training: one-digit sums are declined too, and what is hardest is seen most.
 FINAL_WEIGHTS = {
@@ -150,26 +152,33 @@ def pick(rng: random.Random, weights: Mapping[Callable[[random.Random], Problem]
     return rng.choices(list(weights), list(weights.values()))[0](rng)
 
 
-def _draw(rng: random.Random, agent_share: float, final_form: bool) -> tuple[str, Problem]:
+def _draw(rng: random.Random, agent_share: float, missing_share: float, final_form: bool) -> tuple[str, Problem]:
     if rng.random() < PLAIN_SHARE:
         return "plain", _plain(rng)
     if rng.random() >= agent_share:
         return "direct", pick(rng, FINAL_WEIGHTS if final_form else DIRECT_WEIGHTS)
     share = rng.random()
-    if share < MISSING_SHARE + TOOL_ERROR_SHARE:
+    if share < missing_share + TOOL_ERROR_SHARE:
         problem = rng.choice(agent.BY_TOOL[rng.choice(world.TOOLS)])(rng)
-        return ("missing", problem) if share < MISSING_SHARE else ("error", failing(rng, problem))
+        return ("missing", problem) if share < missing_share else ("error", failing(rng, problem))
     return "agent", pick(rng, agent.WEIGHTS)
 
 
-def draw(rng: random.Random, *, agent_share: float, final_form: bool = True) -> Document:
+def draw(
+    rng: random.Random,
+    *,
+    agent_share: float,
+    missing_share: float = MISSING_SHARE,
+    decision_weight: float = 1.0,
+    final_form: bool = True,
+) -> Document:
     """The next training text. What is held out never passes.
 
     Without `final_form` it is as the first stages of training see it: the agent does not name its tool first, and
     one-digit sums are answered.
     """
     while True:
-        mode, problem = _draw(rng, agent_share, final_form)
+        mode, problem = _draw(rng, agent_share, missing_share, final_form)
         if problem.trainable:
             break
     if mode == "plain":
@@ -178,7 +187,24 @@ def draw(rng: random.Random, *, agent_share: float, final_form: bool = True) -> 
         return Document(mode, problem, direct_pieces(rng, problem, random_plain_prompt(rng)))
     missing = mode == "missing"
     system = random_agent_prompt(rng, tools_for(rng, problem, missing=missing))
-    return Document(mode, problem, agent_pieces(rng, problem, system, missing=missing, names_tool=final_form))
+    pieces = agent_pieces(rng, problem, system, missing=missing, names_tool=final_form)
+    return Document(mode, problem, _weigh_decision(pieces, decision_weight) if final_form else pieces)
+
+
+def _weigh_decision(pieces: tuple[Piece, ...], weight: float) -> tuple[Piece, ...]:
+    """Set the loss weight of the one word that tells whether the tool is there: `This needs time.` or `... but`."""
+    if weight == 1.0:
+        return pieces
+    weighed: list[Piece] = []
+    for piece in pieces:
+        found = _DECISION.match(piece.text)
+        if found and piece.weight:
+            before, decision = found.groups()
+            rest = piece.text[found.end() :]
+            weighed += [Piece(before, piece.weight), Piece(decision, weight), Piece(rest, piece.weight)]
+        else:
+            weighed.append(piece)
+    return tuple(weighed)
 
 
 def draw_held_out(rng: random.Random, maker: Callable[[random.Random], Problem], attempts: int = 1_000_000) -> Problem:
