@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from cachetools import LRUCache
@@ -45,6 +45,7 @@ from attnviz.hooks import (
 )
 from attnviz.provenance import provenance
 from attnviz.registry import Failure, Registry
+from attnviz.runfile import SavedRun, read_run, write_run
 
 Progress = Callable[[float, str], None]
 MODELS_KEPT = 3
@@ -99,6 +100,7 @@ class Session:
         self.registry = registry
         self.id = secrets.token_urlsafe(12)
         self._models: LRUCache[ModelSpec, Model] = LRUCache(MODELS_KEPT)
+        self._cards: dict[ModelSpec, ModelCard] = {}
         self._runs: LRUCache[str, Run] = LRUCache(RUNS_KEPT)
         self._traces: LRUCache[Any, _Captured] = LRUCache(trace_bytes, getsizeof=lambda kept: kept.trace.nbytes)
         self._findings: LRUCache[Any, Finding] = LRUCache(finding_bytes, getsizeof=_finding_bytes)
@@ -184,7 +186,14 @@ class Session:
                 found = self.registry.backends[spec.backend].load(spec)
                 with self._lock:
                     self._models[spec] = found
+                    self._cards[spec] = found.card
             return found
+
+    def card(self, spec: ModelSpec) -> ModelCard:
+        """What is known of a model; loads it only where nothing is known yet."""
+        with self._lock:
+            known = self._cards.get(spec)
+        return known or self.model(spec).card
 
     # ---- runs
 
@@ -205,8 +214,28 @@ class Session:
             run = self._runs.get(run_id)
         if run is None:
             raise BadInput("This run is no longer in memory. Press Run to compute it again.")
-        card = self.model(run.spec).card
-        return TracedRun(LoadedModel(self, run.spec, run.model, card), run)
+        return TracedRun(LoadedModel(self, run.spec, run.model, self.card(run.spec)), run)
+
+    def adopt(self, source: str, path: str | os.PathLike[str]) -> TracedRun:
+        """A saved run of a menu entry as if it had just been computed; the model is loaded when something needs it.
+
+        Raises:
+            BadInput: no saved run, or one of other weights than those of the model.
+        """
+        saved = read_run(Path(path))
+        entry = self.registry.models.get(source)
+        spec = self._spec(source, entry, None, "auto", "auto", "auto")
+        backend = self.registry.backends[self._backend(spec)]
+        digest = backend.weights_digest(spec) if backend.weights_digest else None
+        if digest is None or digest != saved.card.weights_digest:
+            raise BadInput(f"{path}: this run is of other weights than those of {source!r}. Compute it again.")
+        spec = dataclasses.replace(spec, backend=backend.name)
+        run = dataclasses.replace(saved.run, id=secrets.token_urlsafe(12), spec=spec)
+        with self._lock:
+            self._cards.setdefault(spec, saved.card)
+            self._runs[run.id] = run
+        self._keep_trace(_ids_key(run), Want(), saved.trace)
+        return TracedRun(LoadedModel(self, spec, run.model, saved.card), run)
 
     def trace(self, run: Run) -> Trace:
         """Attention of a run, computed once.
@@ -318,9 +347,9 @@ class Session:
     ) -> Result:
         """Call the plugin's own function and check what it returns. A plugin that raises is recorded, and raises on."""
         analysis = self.analysis(name)
-        model = self.model(run.spec)
+        model = cast(Model, _WhenNeeded(self, run.spec))
         seen = None if trace is None else trace.narrowed(analysis.want)
-        request = AnalysisRequest(run, model.card, model, params, seen, progress)
+        request = AnalysisRequest(run, self.card(run.spec), model, params, seen, progress)
         try:
             result = analysis.run(request)
             if not isinstance(result, analysis.produces):
@@ -403,6 +432,16 @@ class Session:
     def _keep_trace(self, key: Any, want: Want, trace: Trace) -> None:
         with self._lock:
             _keep(self._traces, key, _Captured(want, trace))
+
+
+class _WhenNeeded:
+    """Stands for a model until something of it is asked for; many analyses need only the trace."""
+
+    def __init__(self, session: Session, spec: ModelSpec) -> None:
+        self._session, self._spec = session, spec
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._session.model(self._spec), name)
 
 
 @dataclass(frozen=True)
@@ -505,6 +544,10 @@ class TracedRun:
             return ""
         starts = [int(start) for start, _ in self.tokens.offsets[self.generated_from :] if start >= 0]
         return self.text[starts[0] :] if starts else ""
+
+    def write(self, path: str | os.PathLike[str]) -> None:
+        """Keep the run and its attention in a file; see attnviz.runfile."""
+        write_run(Path(path), SavedRun(self.run, self.model.card, self.captured))
 
     @property
     def captured(self) -> Trace:

@@ -240,13 +240,15 @@ class Renderer:
 class Backend:
     """Loads models. `handles` says None if it can load a spec, else the reason why not; `load` does it.
 
-    rank  lowest first when the user leaves the choice to attnviz
+    weights_digest  spec -> the digest its model card will have, found without loading; None = cannot tell
+    rank            lowest first when the user leaves the choice to attnviz
     """
 
     name: str
     summary: str
     handles: Callable[[ModelSpec], str | None]
     load: Callable[[ModelSpec], Model]
+    weights_digest: Callable[[ModelSpec], str | None] | None = None
     rank: int = 50
 
     def __post_init__(self) -> None:
@@ -298,9 +300,10 @@ class Tool:
 class ModelEntry:
     """One line of the model menu.
 
-    source   folder, hub id, or anything a backend loads
-    size     what is downloaded or read, in words, e.g. "2.8 MB, embedded"
-    examples (category, prompt) pairs that the model answers well
+    source     folder, hub id, or anything a backend loads
+    size       what is downloaded or read, in words, e.g. "2.7 MB, embedded"
+    examples   (category, prompt) pairs that the model answers well; the first is the app's first prompt
+    first_run  file with a saved run of the first example, shown while the model loads; "" = none
     """
 
     name: str
@@ -312,6 +315,7 @@ class ModelEntry:
     backend: str = "auto"
     default: bool = False
     examples: tuple[tuple[str, str], ...] = field(default=())
+    first_run: str = ""
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._/-]*", self.name):

@@ -39,6 +39,7 @@ def attnviz_models() -> list[ModelEntry]:
             note="1.3 million parameters, 6 layers of 4 heads, trained by this project on its own text; no download.",
             default=True,
             examples=EXAMPLES,
+            first_run=str(EMBEDDED.with_name("first_run.safetensors")),
         ),
         ModelEntry(
             name="gpt2",

@@ -234,6 +234,7 @@ def open_first(page: Page, place: Place, values: Mapping[Any, Any]) -> Iterator[
         if tabs:
             yield tabs
         yield from _run(page, wish, page.finished.make, place, values)
+        page.finished.shown.set()
     except Exception as error:  # the boundary of the page
         yield {side.notice: error_notice(error)}
 

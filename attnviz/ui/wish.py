@@ -95,6 +95,7 @@ class Finished:
 
     def __init__(self, session: Session) -> None:
         self.session = session
+        self.shown = threading.Event()  # somebody has seen a first screen
         self._ids: LRUCache[Wish, str] = LRUCache(FINISHED_KEPT)
         self._lock = threading.Lock()
 
@@ -107,12 +108,16 @@ class Finished:
         except BadInput:
             return None
 
+    def keep(self, wish: Wish, run: TracedRun) -> None:
+        """Remember a run as the one of this wish."""
+        with self._lock:
+            self._ids[wish] = run.id
+
     def make(self, wish: Wish, job: Job) -> TracedRun:
         """The run of this wish: the one in memory, else a new one."""
         run = self.find(wish) or make_run(self.session, wish, job)
         if not (run.run.sampling and run.run.sampling.temperature > 0 and wish.seed is None):
-            with self._lock:
-                self._ids[wish] = run.id
+            self.keep(wish, run)
         return run
 
 

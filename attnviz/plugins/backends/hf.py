@@ -11,7 +11,7 @@ from attnviz.hooks import Backend, Model, ModelSpec, hookimpl
 def attnviz_backends() -> list[Backend]:
     """The one backend of this file."""
     summary = "transformers models: a local folder, a hub id, or a (module, tokenizer) pair"
-    return [Backend(name="hf", summary=summary, handles=handles, load=load, rank=10)]
+    return [Backend(name="hf", summary=summary, handles=handles, load=load, weights_digest=weights_digest, rank=10)]
 
 
 def handles(spec: ModelSpec) -> str | None:
@@ -22,6 +22,13 @@ def handles(spec: ModelSpec) -> str | None:
     from attnviz.plugins.backends.loading import not_loadable
 
     return not_loadable(spec)
+
+
+def weights_digest(spec: ModelSpec) -> str | None:
+    """Digest of the weights of a local folder, as on the card of the loaded model; None for anything else."""
+    from attnviz.plugins.backends.loading import weights_digest as digest
+
+    return digest(spec)
 
 
 def load(spec: ModelSpec) -> Model:

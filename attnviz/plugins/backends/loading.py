@@ -351,6 +351,12 @@ def choose_dtype(name: str, device: torch.device, config: Any) -> torch.dtype:
 # --------------------------------------------------------------------------------------------- digests
 
 
+def weights_digest(spec: ModelSpec) -> str | None:
+    """Digest of the weights a local folder holds, without loading them; None for anything else."""
+    folder = Path(spec.source).expanduser()
+    return digest_files(sorted(folder.glob("*.safetensors"))) if folder.is_dir() else None
+
+
 def digest_files(files: list[Path]) -> str:
     """sha256 over the contents of the weight files, in order of their names."""
     total = hashlib.sha256()
