@@ -399,8 +399,8 @@ def test_the_embedded_model_has_previous_token_and_induction_heads(session, grou
         assert places
         for place in places:
             assert result.metrics[role][place] > result.metrics[f"{role}_null"][place] + 0.3
-            if ground == RANDOM:
-                assert result.metrics[role][place] > 0.5
+        if ground == RANDOM:
+            assert max(result.metrics[role][place] for place in places) > 0.8
 
 
 def shuffled_weights(seed):

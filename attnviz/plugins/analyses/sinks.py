@@ -20,7 +20,7 @@ MULTIPLE = 4.0
 most 4 to a key that a quarter of the queries can see; a resting place gets far more."""
 SHARE = 0.25
 """Share of all heads that must do so: one or two heads with a subject of their own do not make a sink."""
-SEEN = 0.25
+SEEN = 0.5
 """A key must be seen by at least this share of the queries that see the most visible key. The last keys are seen by so
 few queries that a single look at them would pass for a multiple."""
 

@@ -164,10 +164,6 @@ class _Columns:
             settles_in_top5=_settles((self.ids[:, :, :_STAYS] == top[:, None]).any(-1)),
             self_check=check,
             labels={i: label(i) for i in sorted(named)},
-            info=(
-                "divergences and entropy in bits, log-probabilities natural",
-                "the row 'model' is the model's own output",
-            ),
             warnings=warnings,
             **self.floats,
         )
