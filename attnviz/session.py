@@ -27,6 +27,8 @@ from attnviz.errors import BadInput, ModelError, PluginError, Unavailable, Unkno
 from attnviz.hooks import (
     Analysis,
     AnalysisRequest,
+    Estimate,
+    Estimating,
     Finding,
     Message,
     Model,
@@ -51,6 +53,7 @@ Progress = Callable[[float, str], None]
 MODELS_KEPT = 3
 RUNS_KEPT = 1000
 TRACE_BYTES = 512 << 20
+WORTH_SAYING = 1.0  # seconds
 FINDING_BYTES = 128 << 20
 
 
@@ -332,7 +335,7 @@ class Session:
             needs = "attention" in analysis.requires
             trace, want = self._cached_trace(key, analysis.want) if needs else (None, analysis.want)
             capture = needs and trace is None
-            progress(0.1, "Reading the model" if capture or analysis.gpu else "Computing")
+            progress(0.1, self._doing(run, want, capture) if capture or analysis.gpu else "Computing")
             if analysis.gpu:
                 captured, result = on_device(Task(self.id, run, analysis.name, params, trace, capture, want))
             else:
@@ -341,6 +344,21 @@ class Session:
             if capture and captured is not None:
                 self._keep_trace(key, want, captured)
         return result if result is not None else self.compute(run, analysis.name, params, captured, progress)
+
+    def estimate(self, run: Run, want: Want) -> Estimate | None:
+        """What a trace of this run will take; None if the model does not say.
+
+        Raises:
+            Unavailable: the model gives no attention.
+        """
+        model = self.model(run.spec)
+        return model.estimate(len(run.tokens), want) if isinstance(model, Estimating) else None
+
+    def _doing(self, run: Run, want: Want, capture: bool) -> str:
+        """What is shown while the model runs; how long it takes, where that is known and worth a word."""
+        estimate = self.estimate(run, want) if capture else None
+        long = estimate is not None and estimate.seconds >= WORTH_SAYING
+        return f"Reading the model (about {estimate.seconds:.0f} s)" if estimate and long else "Reading the model"
 
     def compute(
         self, run: Run, name: str, params: Mapping[str, Any], trace: Trace | None, progress: Progress = _quiet

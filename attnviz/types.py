@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from attnviz.errors import BadInput, ShapeError
+from attnviz.errors import BadInput, ShapeError, Unavailable
 
 Floats = NDArray[np.floating[Any]]
 Ints = NDArray[np.integer[Any]]
@@ -24,6 +24,7 @@ Bools = NDArray[np.bool_]
 
 __all__ = [
     "AttentionPattern",
+    "Estimate",
     "Finding",
     "HeadScores",
     "LayerCapture",
@@ -237,11 +238,28 @@ class Want:
 
 
 @dataclass(frozen=True)
+class Estimate:
+    """What a trace will take.
+
+    bytes      held by the trace
+    peak       needed at once, the trace included and the model's weights not; about
+    seconds    about; NaN where it is not known
+    precision  what Trace.precision will say, unless float16 cannot hold the numbers of some layer
+    """
+
+    bytes: int
+    peak: int
+    seconds: float
+    precision: str
+
+
+@dataclass(frozen=True)
 class LayerCapture:
     """Attention of one layer: queries and keys to recompute any map from, and statistics of every row.
 
     q          [H, Q, D]     queries after position encoding (float32, or float16 where the whole would not fit)
     k          [H_kv, K, D]  keys after position encoding; H is a multiple of H_kv (grouped-query attention)
+               both None with `weights`, or with a reason in `absent`: then the statistics are all there is
     scale      scores = scale · q·k
     causal     key k visible to query q only if k <= q
     visible    [Q, K] bool or None: further mask (window, padding)
@@ -305,6 +323,8 @@ class LayerCapture:
             _need("LayerCapture.weights", self.weights, (None, None, None))
             heads, queries, keys = self.weights.shape
             return heads, queries, keys
+        if "q" in self.absent:
+            return self.entropy.shape[0], len(self.allowed), len(self.seen_by)
         if self.q is None or self.k is None:
             raise BadInput("LayerCapture: expected queries and keys, or weights; got neither.")
         _need("LayerCapture.q", self.q, (None, None, None))
@@ -322,12 +342,15 @@ class LayerCapture:
         """Attention of one head, recomputed from q and k in float32 (or read from `weights`).
 
         Returns [rows, K]; each row sums to 1 over the keys it may see (to less where there is a learned sink).
+
+        Raises:
+            Unavailable: neither is there, with the reason.
         """
         rows = rows or slice(None)
         if self.weights is not None:
             return self.weights[head, rows].astype(np.float32)
         if self.q is None or self.k is None:
-            raise BadInput("LayerCapture: expected queries and keys, or weights; got neither.")
+            raise Unavailable(f"There are no maps of this run. {self.absent['q']}.")
         keys = self.k[head // (self.heads // self.k.shape[0])].astype(np.float32)  # [K, D]
         scores = (self.q[head, rows].astype(np.float32) * np.float32(self.scale)) @ keys.T  # [q, K]
         if self.softcap is not None:
@@ -386,10 +409,10 @@ class Trace:
 
     @property
     def nbytes(self) -> int:
-        """Bytes held by all arrays; keys the caches' budgets."""
+        """Bytes held by all arrays, a mask that layers share counted once; keys the caches' budgets."""
         captures = [layer for layer in self.layers if layer is not None]
         arrays = [getattr(c, f.name) for c in captures for f in dataclasses.fields(c)]
-        return sum(a.nbytes for a in arrays if isinstance(a, np.ndarray))
+        return sum({id(a): a.nbytes for a in arrays if isinstance(a, np.ndarray)}.values())
 
     def narrowed(self, want: Want) -> Trace:
         """Without what `want` does not ask for, so that a result does not depend on what was captured before."""
@@ -425,6 +448,7 @@ class Trace:
 
         Raises:
             BadInput: no such layer or head.
+            Unavailable: its queries and keys were not kept, with the reason.
         """
         capture = self.layer(layer)
         if not 0 <= head < capture.heads:

@@ -18,7 +18,7 @@ from attnviz.errors import (
     Unavailable,
     UnknownName,
 )
-from attnviz.hooks.contracts import AnalysisRequest, Message, Model
+from attnviz.hooks.contracts import AnalysisRequest, Estimating, Message, Model
 from attnviz.hooks.descriptors import (
     CAPABILITIES,
     Analysis,
@@ -34,6 +34,7 @@ from attnviz.tokens import TokenLabels, continue_tokens, show_bytes, tokenize_me
 from attnviz.types import (
     AttentionPattern,
     Bools,
+    Estimate,
     Finding,
     Floats,
     HeadScores,
@@ -69,6 +70,8 @@ __all__ = [
     "Backend",
     "BadInput",
     "Bools",
+    "Estimate",
+    "Estimating",
     "Finding",
     "Floats",
     "Format",

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from attnviz.errors import BadInput
-from attnviz.types import LensTable, ModelCard, Run, Sampling, Tokens, Trace, Want
+from attnviz.types import Estimate, LensTable, ModelCard, Run, Sampling, Tokens, Trace, Want
 
 Message = Mapping[str, str]
 """One turn of a conversation: {"role": "user", "content": "…"}."""
@@ -67,6 +67,18 @@ class Model(Protocol):
 
     def module(self) -> Any:
         """The torch module, for analyses that need it."""
+
+
+@runtime_checkable
+class Estimating(Protocol):
+    """A model that can say what a trace will take. Not every model can, so this is not part of Model."""
+
+    def estimate(self, count: int, want: Want) -> Estimate:
+        """What a trace of `count` tokens will take. Runs nothing.
+
+        Raises:
+            Unavailable: the model gives no attention (with the reason).
+        """
 
 
 @dataclass(frozen=True)

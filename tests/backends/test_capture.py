@@ -159,12 +159,12 @@ def test_only_the_layers_asked_for(loaded):
 
 
 def test_large_runs_are_kept_in_half_precision_except_where_it_overflows(loaded, monkeypatch):
-    from attnviz.plugins.backends import capture, hf_model
+    from attnviz.plugins.backends import capture, estimate
 
     model = loaded("llama")
     tokens = model.tokenize(TEXT)
     full = model.trace(tokens, Want())
-    monkeypatch.setattr(hf_model, "FLOAT32_BUDGET", 10)
+    monkeypatch.setattr(estimate, "FLOAT32_BUDGET", 10)
     half = model.trace(tokens, Want())
     assert half.precision == "float16"
     assert half.layer(0).q.dtype == np.float16

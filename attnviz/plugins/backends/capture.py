@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import sys
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -17,10 +19,34 @@ from attnviz.plugins.backends.value_norms import Projection, value_norms
 if TYPE_CHECKING:
     import torch
 
-FLOAT32_BUDGET = 64 * 1024 * 1024  # bytes of all queries and keys of a run that are kept in float32
 _FLOAT16_MAX = 65504.0
+_LONG = 512  # tokens from which on memory is given back after each layer
 
 CallKey = tuple[int, int]  # identity of the attention module, how many calls of it came before in this forward
+
+
+class Shelf:
+    """One piece of memory for all that a capture keeps.
+
+    Kept arrays that lie between the passing ones of a forward pass would keep the freed memory around them from being
+    used again or given back: several times their own size at long contexts.
+    """
+
+    def __init__(self, size: int) -> None:
+        self._room = np.empty(size, np.uint8)  # pages are only taken when they are written to
+        self._taken = 0
+
+    def place(self, array: np.ndarray[Any, Any], dtype: Any = None) -> np.ndarray[Any, Any]:
+        """A copy, of another type if wanted; on the shelf, or beside it once the shelf is full."""
+        dtype = np.dtype(dtype or array.dtype)
+        start = -(-self._taken // dtype.itemsize) * dtype.itemsize
+        size = array.size * dtype.itemsize
+        if start + size > self._room.size:
+            return np.array(array, dtype=dtype, order="C")
+        self._taken = start + size
+        found: np.ndarray[Any, Any] = self._room[start : start + size].view(dtype).reshape(array.shape)
+        found[...] = array
+        return found
 
 
 @dataclass(frozen=True)
@@ -38,16 +64,20 @@ class AttentionCollector:
     then has what the heads of each call put out, [H, Q, D_v].
     top_k        largest weights of every row to keep; 0 = none
     projections  layer -> output projection, or why there is none; None = value norms are not asked for
+    without      why queries and keys are not kept; empty = they are
+    shelf        where everything is put
     """
 
     layers: Mapping[CallKey, int] | None
     thumbnail: int
-    half: bool = False
+    half: bool = False  # keep queries and keys in float16
     captured: dict[int, LayerCapture] = field(default_factory=dict)
     calls: list[tuple[CallKey, AttentionCall]] = field(default_factory=list)
     top_k: int = field(default=0, kw_only=True)
     projections: Mapping[int, Projection | str] | None = field(default=None, kw_only=True)
     outputs: list[torch.Tensor] = field(default_factory=list, kw_only=True)
+    without: str = field(default="", kw_only=True)
+    shelf: Shelf = field(default_factory=lambda: Shelf(0), kw_only=True)
     _counts: Counter[int] = field(default_factory=Counter)
     _masks: dict[int, tuple[torch.Tensor, _Mask]] = field(default_factory=dict)
     _visible: dict[int, np.ndarray[Any, Any]] = field(default_factory=dict)
@@ -67,6 +97,8 @@ class AttentionCollector:
         scores = self._scores(call)
         statistics = stream_statistics(scores, self.thumbnail, top_k=self.top_k)
         self.captured[index] = self._capture(scores, statistics, self._values(index, scores))
+        if call.query.shape[2] >= _LONG:
+            _give_back()
         if self.layers is None and statistics.output is not None:
             self.outputs.append(statistics.output)
         return None if statistics.output is None else statistics.output[None]
@@ -78,7 +110,8 @@ class AttentionCollector:
         projection = self.projections[index]
         if isinstance(projection, str):
             return {"absent": {"value_norm": projection}}
-        return {"value_norm": value_norms(scores.value, projection, scores.query.shape[0]).cpu().numpy()}
+        norms = value_norms(scores.value, projection, scores.query.shape[0])
+        return {"value_norm": self.shelf.place(norms.cpu().numpy())}
 
     def _scores(self, call: AttentionCall) -> Scores:
         mask = self._mask(call)
@@ -112,21 +145,42 @@ class AttentionCollector:
             visible = self._visible.setdefault(id(scores.visible), scores.visible.cpu().numpy())
         queries, keys = scores.query.shape[1], scores.key.shape[1]
         allowed, seen_by = _visible_counts(queries, keys, scores.causal, visible)
-        dtype = _kept_dtype(scores, self.half)
+        absent = {**values.pop("absent", {}), **({"q": self.without} if self.without else {})}
+        q, k = self._queries_and_keys(scores)
         return LayerCapture(
-            q=_keep(scores.query, dtype),
-            k=_keep(scores.key, dtype),
+            q=q,
+            k=k,
             scale=scores.scale,
             causal=scores.causal,
-            allowed=allowed,
-            seen_by=seen_by,
+            allowed=self.shelf.place(allowed),
+            seen_by=self.shelf.place(seen_by),
             visible=visible,
             bias=None if scores.bias is None else scores.bias.cpu().numpy(),
             softcap=scores.softcap,
             sinks=None if scores.sinks is None else scores.sinks.cpu().numpy(),
-            **_arrays(statistics),
+            absent=absent,
+            **{name: self.shelf.place(array) for name, array in _arrays(statistics).items()},
             **values,
         )
+
+    def _queries_and_keys(self, scores: Scores) -> tuple[np.ndarray[Any, Any] | None, np.ndarray[Any, Any] | None]:
+        """Copies on the host; the model may write over its own buffers."""
+        if self.without:
+            return None, None
+        dtype = _kept_dtype(scores, self.half)
+        q, k = (self.shelf.place(tensor.float().cpu().numpy(), dtype) for tensor in (scores.query, scores.key))
+        return q, k
+
+
+def _give_back() -> None:
+    """Hands memory that was freed back to the system, where the C library can (glibc).
+
+    It keeps the aligned blocks that torch frees, in pieces that those of the next layer do not fit: without this the
+    peak of a long context is several times what is in use.
+    """
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
+    if trim is not None:
+        trim(0)
 
 
 def _read_mask(mask: torch.Tensor) -> _Mask:
@@ -163,11 +217,6 @@ def _kept_dtype(scores: Scores, half: bool) -> type[np.floating[Any]]:
         return np.float32
     largest = max(float(scores.query.abs().max()), float(scores.key.abs().max()))
     return np.float16 if largest <= _FLOAT16_MAX else np.float32
-
-
-def _keep(tensor: torch.Tensor, dtype: type[np.floating[Any]]) -> np.ndarray[Any, Any]:
-    """A copy on the host; the model may write over its own buffers."""
-    return np.array(tensor.float().cpu().numpy(), dtype=dtype, order="C")
 
 
 def _arrays(statistics: RowStatistics) -> dict[str, Any]:

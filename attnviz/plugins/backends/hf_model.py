@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
+
+import numpy as np
 
 from attnviz.hooks import (
     CAPABILITIES,
     BadInput,
+    Estimate,
     LayerCapture,
     LensTable,
     Message,
@@ -26,8 +29,19 @@ from attnviz.hooks import (
     tokenize_text,
 )
 from attnviz.plugins.backends import attention_function
-from attnviz.plugins.backends.capture import FLOAT32_BUDGET, AttentionCollector, capture_map
-from attnviz.plugins.backends.forward import Runner, model_inputs, run_forward
+from attnviz.plugins.backends.capture import AttentionCollector, Shelf, capture_map
+from attnviz.plugins.backends.estimate import (
+    LayerShape,
+    Level,
+    Pace,
+    choose_level,
+    kept_bytes,
+    mask_bytes,
+    measure_pace,
+    refuse_beyond_memory,
+    working_bytes,
+)
+from attnviz.plugins.backends.forward import Runner, input_device, model_inputs, run_forward
 from attnviz.plugins.backends.generation import check_sampling, generate_ids, generation_fault
 from attnviz.plugins.backends.lens import lens_table
 from attnviz.plugins.backends.loading import Loaded, load_model, quiet
@@ -44,7 +58,18 @@ def load(spec: ModelSpec) -> HuggingFaceModel:
         route = choose_route(loaded.module, _vocabulary(loaded))
         readout = _readout(loaded)
         card = _card(loaded, route, readout)
-    return HuggingFaceModel(card, loaded, route, readout, TokenLabels.of(loaded.tokenizer))
+    model = HuggingFaceModel(card, loaded, route, readout, TokenLabels.of(loaded.tokenizer))
+    return replace(model, pace=_pace(model))
+
+
+def _pace(model: HuggingFaceModel) -> Pace | None:
+    """How fast it is, from two short captures; None for a model without attention."""
+
+    def forward(count: int) -> Trace:
+        ids = np.arange(count) % max(model.card.vocabulary - 1, 1) + 1
+        return model.trace(Tokens(ids, ("",) * count, np.full((count, 2), -1), np.zeros(count, bool), ""), Want())
+
+    return measure_pace(model.route.shapes, input_device(model.loaded.module), model.card.positions, forward)
 
 
 def _readout(loaded: Loaded) -> Readout | Unavailable:
@@ -66,6 +91,7 @@ class HuggingFaceModel:
     route: Route
     readout: Readout | Unavailable
     labels: TokenLabels
+    pace: Pace | None = field(default=None, kw_only=True)
 
     @property
     def runner(self) -> Runner:
@@ -95,24 +121,46 @@ class HuggingFaceModel:
             return self._trace({}, "float32", "attention was not asked for.", 0.0)
         if "attention" not in self.card.capabilities:
             raise Unavailable(self.card.missing["attention"])
+        refuse_beyond_memory(self.estimate(len(tokens), want), len(tokens), input_device(self.loaded.module))
         start = time.perf_counter()
         captured, precision = (self._capture if self.route.name == "interface" else self._maps)(tokens, want, layers)
         return self._trace(captured, precision, "this layer was not asked for.", time.perf_counter() - start)
 
+    def estimate(self, count: int, want: Want) -> Estimate:
+        """What a trace of `count` tokens will take; see Estimate. The formula is in estimate.py."""
+        if "attention" not in self.card.capabilities:
+            raise Unavailable(self.card.missing["attention"])
+        shapes = self._shapes(want)
+        level = choose_level(shapes, count)
+        config = self.loaded.module.config.get_text_config()
+        state = int(getattr(config, "hidden_size", 0))
+        inner = int(getattr(config, "intermediate_size", None) or getattr(config, "n_inner", None) or 4 * state)
+        held = kept_bytes(shapes, count, want, level) + mask_bytes(shapes, count)
+        seconds = float("nan") if self.pace is None else self.pace.seconds(shapes, count, want)
+        precision = level.name if self.route.name == "interface" else self.card.dtype
+        return Estimate(held, held + working_bytes(shapes, count, state, inner), seconds, precision)
+
+    def _shapes(self, want: Want) -> list[LayerShape]:
+        """Of the layers asked for."""
+        return [shape for layer, shape in self.route.shapes.items() if want.layers is None or layer in want.layers]
+
     def _capture(self, tokens: Tokens, want: Want, layers: Sequence[int]) -> tuple[dict[int, LayerCapture], str]:
-        half = self.route.head_floats * len(tokens) * 4 > FLOAT32_BUDGET
+        shapes, count = self._shapes(want), len(tokens)
+        level = choose_level(shapes, count)
         calls = {key: layer for key, layer in self.route.calls.items() if layer in set(layers)}
         collector = AttentionCollector(
             calls,
             want.thumbnail,
-            half,
+            half=level.number == 2,
             top_k=want.top_k,
             projections=self.route.projections if want.values else None,
+            without=level.reason,
+            shelf=Shelf(kept_bytes(shapes, count, want, level)),
         )
         inputs = model_inputs(self.loaded.module, tokens.ids, logits_at=[len(tokens) - 1])
         with attention_function.collecting(collector):
             run_forward(self.runner, inputs)
-        return collector.captured, _precision(collector.captured)
+        return collector.captured, _precision(collector.captured, level)
 
     def _maps(self, tokens: Tokens, want: Want, layers: Sequence[int]) -> tuple[dict[int, LayerCapture], str]:
         inputs = model_inputs(self.loaded.module, tokens.ids, logits_at=[len(tokens) - 1], output_attentions=True)
@@ -188,8 +236,10 @@ class HuggingFaceModel:
             )
 
 
-def _precision(captured: dict[int, LayerCapture]) -> str:
-    """float32, float16, or float16 with the layers whose values it cannot hold."""
+def _precision(captured: dict[int, LayerCapture], level: Level) -> str:
+    """The level that was chosen, and the layers whose numbers float16 cannot hold."""
+    if level.number != 2:
+        return level.name
     wide = [i for i, layer in sorted(captured.items()) if layer.q is None or layer.q.dtype.name == "float32"]
     if len(wide) == len(captured):
         return "float32"

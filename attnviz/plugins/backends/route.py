@@ -13,6 +13,7 @@ from attnviz.hooks import Ints, LayerCapture, LayerCard
 from attnviz.plugins.backends import attention_function
 from attnviz.plugins.backends.attention_function import AttentionCall
 from attnviz.plugins.backends.capture import AttentionCollector, CallKey
+from attnviz.plugins.backends.estimate import LayerShape
 from attnviz.plugins.backends.forward import logits_of, model_inputs, run_forward, tolerance
 from attnviz.plugins.backends.residual import find_blocks, recording, watched
 from attnviz.plugins.backends.value_norms import Projection, find_projection, matrices
@@ -30,6 +31,7 @@ class Route:
     calls    attention call -> layer (interface);  maps [n] layer of the n-th map (eager)
     missing  layer -> why it has no attention
     projections  layer -> output projection of its attention, or why it has none (interface)
+    shapes   layer -> what decides the size of its capture
     """
 
     name: str
@@ -41,6 +43,7 @@ class Route:
     causal: bool | None = None  # as seen in the maps; None without any
     head_floats: int = 0  # Σ over layers of (H + H_kv)·D: float numbers of queries and keys per token
     projections: Mapping[int, Projection | str] = field(default_factory=dict)
+    shapes: Mapping[int, LayerShape] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -197,7 +200,17 @@ def _interface_route(module: torch.nn.Module, look: _Look, eager: _Look | None, 
         calls={key: index for index, (key, _) in zip(layers, look.calls, strict=True)},
         head_floats=floats,
         projections=dict(zip(layers, look.projections, strict=True)),
+        shapes={
+            index: _shape(capture, cards[index].window, projection)
+            for index, capture, projection in zip(layers, look.captures, look.projections, strict=True)
+        },
     )
+
+
+def _shape(capture: LayerCapture, window: int | None, projection: Projection | str) -> LayerShape:
+    width = 0 if capture.q is None else int(capture.q.shape[2])
+    values, sinks = isinstance(projection, Projection), capture.sinks is not None
+    return LayerShape(capture.heads, _kv_heads(capture), width, window, values, sinks)
 
 
 def _kv_heads(capture: LayerCapture) -> int:
@@ -220,4 +233,8 @@ def _eager_route(module: torch.nn.Module, eager: _Look, count: int, refused: str
         missing=_without_attention(kinds, set(layers)),
         causal=all(not np.triu(weights, 1).any() for weights in eager.maps),
         maps=layers,
+        shapes={
+            index: LayerShape(len(weights), len(weights), 0, cards[index].window)
+            for index, weights in zip(layers, eager.maps, strict=True)
+        },
     )

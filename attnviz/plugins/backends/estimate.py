@@ -1,0 +1,253 @@
+"""What a capture will take, before it runs: bytes by formula, seconds from a short run when the model is loaded.
+
+A trace of T tokens holds, for each layer with H heads over H_kv key heads of width D and n ≤ `thumbnail` cells an edge,
+
+    (H + H_kv)·T·D·(4 or 2)   queries and keys, in float32 or float16        [H, T, T] float32 maps on the eager route
+    16·H·T + 16·T             statistics of rows and keys, and their counts
+    H·n²                      thumbnail
+    8·H·T·min(k, T)           largest weights and their keys                    4·H·T   norms of values
+
+and T² for every window shorter than the text. Not counted: a bias that a model adds to its scores, and the masks of the
+eager route, which are only seen in the maps.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from attnviz.hooks import Estimate, ModelError, Want
+from attnviz.plugins.backends.statistics import Scores, map_statistics, query_block, stream_statistics
+
+if TYPE_CHECKING:
+    import torch
+
+FLOAT32_BUDGET = 64 << 20  # bytes of all queries and keys of a run that are kept in float32
+FLOAT16_BUDGET = 2 << 30  # bytes of them that are kept in float16; beyond, only what was streamed is kept
+_SHORT, _LONG = 16, 64  # tokens of the two forward passes that are timed
+_FEW, _MANY = 128, 1024  # tokens of the two pieces of attention that are timed
+_TOP_K = 8
+_REPEATS, _PATIENCE = 5, 0.05  # a measure is repeated so often, or until so many seconds are spent
+_clock = time.perf_counter
+
+
+@dataclass(frozen=True)
+class LayerShape:
+    """What decides the size of one layer's capture. `width` 0 = the layer gives maps, not queries and keys."""
+
+    heads: int
+    kv_heads: int
+    width: int
+    window: int | None = None
+    values: bool = False  # norms of values can be given
+    sinks: bool = False
+
+    def query_key_bytes(self, tokens: int, number: int) -> int:
+        """Bytes of queries and keys at `number` bytes a number."""
+        return (self.heads + self.kv_heads) * tokens * self.width * number
+
+    def statistics_bytes(self, tokens: int, want: Want) -> int:
+        """Bytes of everything else but the mask, and maps if the layer gives these."""
+        cell = max(1, -(-tokens // want.thumbnail))
+        pictures = self.heads * (-(-tokens // cell)) ** 2
+        streamed = 16 * self.heads * tokens + 16 * tokens
+        ranked = 8 * self.heads * tokens * min(want.top_k, tokens)
+        norms = 4 * self.heads * tokens if want.values and self.values else 0
+        maps = 0 if self.width else 4 * self.heads * tokens**2
+        return streamed + pictures + ranked + norms + maps + (4 * self.heads if self.sinks else 0)
+
+
+@dataclass(frozen=True)
+class Level:
+    """How much detail is kept. `number`: bytes of a number of queries and keys, 0 = they are not kept, for `reason`."""
+
+    number: int
+    reason: str = ""
+
+    @property
+    def name(self) -> str:
+        return {4: "float32", 2: "float16", 0: f"float32 without queries and keys. {self.reason}"}[self.number]
+
+
+def choose_level(shapes: Iterable[LayerShape], tokens: int) -> Level:
+    """float32 where queries and keys fit the budget, else float16, else none of them. Depends on nothing else."""
+    full = sum(shape.query_key_bytes(tokens, 4) for shape in shapes)
+    if full <= FLOAT32_BUDGET:
+        return Level(4)
+    if full // 2 <= FLOAT16_BUDGET:
+        return Level(2)
+    reason = (
+        f"Queries and keys of {tokens} tokens would take {in_words(full // 2)} in float16, and at most "
+        f"{in_words(FLOAT16_BUDGET)} are kept: ask for fewer layers, or use a shorter prompt"
+    )
+    return Level(0, reason)
+
+
+def kept_bytes(shapes: Iterable[LayerShape], tokens: int, want: Want, level: Level) -> int:
+    """Bytes of the arrays of a trace, without the masks."""
+    return sum(s.query_key_bytes(tokens, level.number) + s.statistics_bytes(tokens, want) for s in shapes)
+
+
+def mask_bytes(shapes: Iterable[LayerShape], tokens: int) -> int:
+    """Bytes of the masks; layers of one window share theirs."""
+    return len({s.window for s in shapes if s.width and s.window and s.window < tokens}) * tokens**2
+
+
+def working_bytes(shapes: Iterable[LayerShape], tokens: int, state: int, inner: int) -> int:
+    """About what a forward pass takes beside the trace: states of `state` numbers, inner ones of the MLP, one layer's
+    attention, and the masks in the forms that the model passes them round.
+    """
+    layers = list(shapes)
+    most = max((s.heads for s in layers), default=0)
+    maps = any(not s.width for s in layers)
+    attention = 12 * most * tokens**2 if maps else 8 * query_block() * tokens
+    return 4 * tokens * (20 * state + 8 * inner) + attention + 3 * mask_bytes(layers, tokens)
+
+
+# --------------------------------------------------------------------------------------------- time
+
+
+@dataclass(frozen=True)
+class Pace:
+    """Seconds of a capture: `start` + `token`·T, and for each head of each layer `block` and `weight` as timed.
+
+    plain, ranked   (seconds per block of queries, seconds per weight) without and with the largest weights
+    together        heads that are worked on at once
+    """
+
+    start: float
+    token: float
+    plain: tuple[float, float]
+    ranked: tuple[float, float]
+    together: bool
+
+    def seconds(self, shapes: Iterable[LayerShape], tokens: int, want: Want) -> float:
+        return self.start + self.token * tokens + self.attention(shapes, tokens, want)
+
+    def attention(self, shapes: Iterable[LayerShape], tokens: int, want: Want) -> float:
+        """The part that grows with the square of the length."""
+        cost = self.ranked if want.top_k else self.plain
+        blocks = 1 if self.together else -(-tokens // query_block())
+        return sum((1 if self.together else s.heads) * (cost[0] * blocks + cost[1] * tokens**2) for s in shapes)
+
+
+def measure_pace(
+    shapes: Mapping[int, LayerShape], device: torch.device, positions: int | None, forward: Callable[[int], Any]
+) -> Pace | None:
+    """Times two short captures, and the attention of one head at two lengths; None for a model without attention.
+
+    `forward(T)` captures T tokens.
+    """
+    layers = list(shapes.values())
+    if not layers:
+        return None
+    together = device.type != "cpu"
+    shape = max(layers, key=lambda s: s.heads)
+    plain, ranked = (_attention_cost(shape, device, together, top_k) for top_k in (0, _TOP_K))
+    first = Pace(0.0, 0.0, plain, ranked, together)
+    lengths = sorted({min(count, positions or count) for count in (_SHORT, _LONG)})
+    taken = [_seconds(partial(forward, count)) for count in lengths]
+    spent = [max(0.0, s - first.attention(layers, n, Want())) for n, s in zip(lengths, taken, strict=True)]
+    token = (spent[-1] - spent[0]) / (lengths[-1] - lengths[0]) if len(lengths) > 1 else 0.0
+    token = max(token, 0.0) or spent[-1] / lengths[-1]
+    return Pace(max(0.0, spent[-1] - token * lengths[-1]), token, plain, ranked, together)
+
+
+def _attention_cost(shape: LayerShape, device: torch.device, together: bool, top_k: int) -> tuple[float, float]:
+    """Seconds per block of queries and per weight (of T² weights, masked ones included)."""
+    few, many = (_seconds(_piece(shape, device, together, top_k, count), device) for count in (_FEW, _MANY))
+    blocks = [1, 1] if together else [-(-count // query_block()) for count in (_FEW, _MANY)]
+    squares = [_FEW**2, _MANY**2]
+    weight = (many * blocks[0] - few * blocks[1]) / (squares[1] * blocks[0] - squares[0] * blocks[1])
+    weight = min(max(weight, 0.0), many / squares[1])
+    return max(0.0, (few - weight * squares[0]) / blocks[0]), weight
+
+
+def _piece(shape: LayerShape, device: torch.device, together: bool, top_k: int, tokens: int) -> Callable[[], object]:
+    """The attention of one head, or of all where they are worked on at once."""
+    import torch
+
+    heads = shape.heads if together else 1
+    query = torch.ones(heads, tokens, shape.width or 64, device=device)
+    if shape.width:
+        scores = Scores(query, query, query, 0.1, causal=True)
+        return lambda: stream_statistics(scores, 64, top_k=top_k)
+
+    def maps() -> object:
+        weights = torch.softmax(query @ query.mT, dim=-1)
+        return weights @ query, map_statistics(weights, 64, True, top_k=top_k)
+
+    return maps
+
+
+def _seconds(call: Callable[[], object], device: torch.device | None = None) -> float:
+    """Wall time; the best of several where that is cheap, because a first call may load code."""
+    import torch
+
+    best = math.inf
+    for repeat in range(_REPEATS):
+        started = _clock()
+        with torch.inference_mode():
+            call()
+        if device is not None and device.type == "cuda":
+            torch.cuda.synchronize(device)
+        best = min(best, _clock() - started)
+        if best * (repeat + 1) > _PATIENCE:
+            break
+    return best
+
+
+# --------------------------------------------------------------------------------------------- memory
+
+
+def free_bytes() -> int | None:
+    """Memory this process may still take on the host, or None where the system does not tell."""
+    free = [number for number in (_available(), _left_of_limit()) if number is not None]
+    return min(free, default=None)
+
+
+def _available() -> int | None:
+    memory = Path("/proc/meminfo")
+    lines = memory.read_text().splitlines() if memory.is_file() else []
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")), None)
+
+
+def _left_of_limit() -> int | None:
+    """What a container's limit leaves (control groups, version 2)."""
+    limit, used = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")
+    if not (limit.is_file() and used.is_file()):
+        return None
+    most = limit.read_text().strip()
+    return max(0, int(most) - int(used.read_text())) if most.isdecimal() else None
+
+
+def refuse_beyond_memory(estimate: Estimate, tokens: int, device: torch.device) -> None:
+    """Refuses what does not fit.
+
+    Raises:
+        ModelError: says what is needed and what is free, on the host or on the device.
+    """
+    import torch
+
+    places = [("this machine", estimate.peak, free_bytes())]
+    if device.type == "cuda":
+        places = [
+            ("this machine", estimate.bytes, free_bytes()),
+            (f"the device {device}", estimate.peak - estimate.bytes, int(torch.cuda.mem_get_info(device)[0])),
+        ]
+    for where, needed, free in places:
+        if free is not None and needed > free:
+            raise ModelError(
+                f"The attention of {tokens} tokens needs about {in_words(needed)} of memory, and {in_words(free)} are "
+                f"free on {where}: use a shorter prompt, or ask for fewer layers."
+            )
+
+
+def in_words(count: int) -> str:
+    """Bytes in MB or GB."""
+    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{max(1, round(count / 1e6))} MB"

@@ -1,0 +1,140 @@
+"""What a capture will take, against what it took."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from attnviz.hooks import Estimate, Estimating, ModelError, ModelSpec, Tokens, Unavailable, Want
+from attnviz.plugins.backends import estimate, hf
+from attnviz.plugins.backends.estimate import LayerShape, Level, choose_level, kept_bytes, mask_bytes
+
+TEXT = "The cat sat on the mat and what is 25 * 37? Once upon a time."
+FAMILIES = ["gpt2", "llama", "mistral", "gemma2", "bert", "gpt_neo"]
+WANTS = [Want(), Want(top_k=3), Want(top_k=500, values=True), Want(layers=(1,), thumbnail=5)]
+
+
+def random_tokens(count, vocabulary):
+    ids = np.random.default_rng(0).integers(1, vocabulary, count)
+    return Tokens(ids, ("x",) * count, np.full((count, 2), -1), np.zeros(count, bool), "")
+
+
+@pytest.mark.parametrize("want", WANTS, ids=str)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_bytes_are_exact(family, want, loaded):
+    model = loaded(family)
+    assert isinstance(model, Estimating)
+    tokens = model.tokenize(TEXT)
+    found, trace = model.estimate(len(tokens), want), model.trace(tokens, want)
+    unseen = [
+        x.visible.nbytes for x in trace.layers if x is not None and x.weights is not None and x.visible is not None
+    ]
+    assert found.bytes == trace.nbytes - sum(unseen)
+    assert bool(unseen) == (family == "gpt_neo")
+    assert found.precision == trace.precision
+    assert found.peak > found.bytes
+    assert found.seconds > 0
+
+
+def test_bytes_are_exact_in_half_precision(loaded, monkeypatch):
+    model = loaded("mistral")
+    tokens = model.tokenize(TEXT)
+    monkeypatch.setattr(estimate, "FLOAT32_BUDGET", 10)
+    found, trace = model.estimate(len(tokens), Want()), model.trace(tokens, Want())
+    assert found.precision == trace.precision == "float16"
+    assert found.bytes == trace.nbytes
+
+
+def test_bytes_by_hand():
+    """Two layers of 2 heads over 1, width 3, 4 tokens, cells of 2: q and k 144, streamed 192, pictures 8 bytes each."""
+    shapes = [LayerShape(2, 1, 3), LayerShape(2, 1, 3, window=2)]
+    assert kept_bytes(shapes, 4, Want(thumbnail=2), Level(4)) == 2 * (3 * 4 * 3 * 4 + 16 * 2 * 4 + 16 * 4 + 2 * 2 * 2)
+    assert mask_bytes(shapes, 4) == 16
+    assert mask_bytes(shapes, 2) == 0  # the window is no shorter than the text
+
+
+def test_levels():
+    """A layer of (1 + 1)·8 numbers a token takes 64 bytes a token in float32."""
+    shape = [LayerShape(1, 1, 8)]
+    assert choose_level(shape, (64 << 20) // 64).name == "float32"
+    assert choose_level(shape, (64 << 20) // 64 + 1).name == "float16"
+    assert choose_level(shape, (2 << 30) // 32).number == 2
+    beyond = choose_level(shape, (2 << 30) // 32 + 1)
+    assert beyond.number == 0
+    assert "would take 2.1 GB in float16" in beyond.name
+
+
+def test_without_queries_and_keys_the_statistics_stay_and_maps_are_refused_in_words(loaded, monkeypatch):
+    model = loaded("llama")
+    tokens = model.tokenize(TEXT)
+    full = model.trace(tokens, Want())
+    monkeypatch.setattr(estimate, "FLOAT32_BUDGET", 10)
+    monkeypatch.setattr(estimate, "FLOAT16_BUDGET", 10)
+    found, trace = model.estimate(len(tokens), Want()), model.trace(tokens, Want())
+    assert found.bytes == trace.nbytes
+    assert found.precision == trace.precision
+    assert trace.precision.startswith("float32 without queries and keys. Queries and keys of")
+    for ours, theirs in zip(trace.layers, full.layers, strict=True):
+        np.testing.assert_array_equal(ours.entropy, theirs.entropy)
+        assert ours.heads == theirs.heads
+    with pytest.raises(Unavailable, match=r"no maps of this run\. Queries and keys of \d+ tokens would take 1 MB"):
+        trace.attention(0, 0)
+
+
+def test_what_does_not_fit_is_refused_with_both_numbers(loaded, monkeypatch):
+    model = loaded("gpt2")
+    tokens = model.tokenize(TEXT)
+    monkeypatch.setattr(estimate, "free_bytes", lambda: 1000)
+    with pytest.raises(ModelError, match=r"tokens needs about \d+ MB of memory, and 1 MB are free on this machine"):
+        model.trace(tokens, Want())
+    monkeypatch.setattr(estimate, "free_bytes", lambda: None)  # where the system does not tell, nothing is refused
+    model.trace(tokens, Want())
+
+
+def test_a_model_without_attention_has_no_estimate(loaded):
+    with pytest.raises(Unavailable, match="MambaForCausalLM gives no attention"):
+        loaded("mamba").estimate(10, Want())
+
+
+def test_a_session_says_how_long_it_will_take(loaded, model_folder, monkeypatch):
+    from attnviz.registry import load_registry
+    from attnviz.session import Session
+
+    run = Session(load_registry()).load(str(model_folder("gpt2"))).trace(TEXT)
+    session, model = run.model.session, type(loaded("gpt2"))
+    assert session.estimate(run.run, Want()).bytes == run.captured.nbytes
+    said = []
+    monkeypatch.setattr(model, "estimate", lambda self, count, want: Estimate(1, 2, 3.4, "float32"))
+    session.analyze(run, "value_weighted_attention", {}, progress=lambda share, what: said.append(what))
+    assert said[0] == "Reading the model (about 3 s)"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("want", [Want(), Want(top_k=8, values=True)], ids=str)
+def test_seconds_are_within_a_factor_of_two(want, tokenizers_by_kind, monkeypatch):
+    """Up to 2048 tokens, the best of three; in CPU seconds, so that other work matters less."""
+    import torch
+    import transformers
+
+    monkeypatch.setattr(estimate, "_clock", time.process_time)
+    torch.manual_seed(0)
+    config = transformers.GPT2Config(n_layer=4, n_embd=512, n_head=8, n_positions=2048)
+    module = transformers.GPT2LMHeadModel(config).eval()
+    model = hf.load(ModelSpec("timed", objects=(module, tokenizers_by_kind["bytes"])))
+    for count in (128, 512, 1024, 2048):
+        tokens = random_tokens(count, 1000)
+        taken = []
+        for _ in range(3):
+            started = time.process_time()
+            model.trace(tokens, want)
+            taken.append(time.process_time() - started)
+        said = model.estimate(count, want).seconds
+        assert min(taken) / 2 <= said <= 2 * min(taken), f"{count} tokens: said {said:.3f}, took {taken}"
+
+
+def test_a_pace_without_a_measure_is_not_a_number(loaded):
+    model = replace(loaded("gpt2"), pace=None)
+    assert np.isnan(model.estimate(10, Want()).seconds)
