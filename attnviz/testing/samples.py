@@ -104,12 +104,15 @@ def _pattern() -> Result:
 
 def _heads() -> Result:
     entropy = np.array([[0.5, 1.25, 2.0], [np.nan] * 3, [0.0, 1.5, 0.75]], np.float32)
+    focus = 1 - entropy / 3
+    effect = np.array([[0.75, -0.5, 0.0], [np.nan] * 3, [1.0, np.nan, 0.25]], np.float32)
     return HeadScores(
-        metrics={"entropy": entropy, "focus": 1 - entropy / 3},
-        units={"entropy": "bits", "focus": "0 to 1"},
+        metrics={"entropy": entropy, "focus": focus, "focus_effect": effect, "focus_null": focus / 2},
+        units={"entropy": "bits", "focus": "0 to 1", "focus_effect": "share of possible rise", "focus_null": "0 to 1"},
         received=np.array([np.linspace(0.2, 3, 8), [np.nan] * 8, np.linspace(2, 0, 8)], np.float32),
         layer_importance=np.array([0.5, np.nan, 0.7], np.float32),
         sinks=(0,),
+        roles={"0.0": ("focus", HOSTILE[0]), "2.0": ("focus", *HOSTILE[1:], LABELS[-1])},
         info=("Layer 1 has no attention: it is linear.", HOSTILE[0]),
         warnings=(HOSTILE[1],),
     )

@@ -157,6 +157,35 @@ def sample_heads(labels: tuple[str, ...] = HOSTILE) -> Finding:
     )
 
 
+def sample_roles(labels: tuple[str, ...] = HOSTILE) -> Finding:
+    """Two roles with scores, effects and nulls, one negative effect, and roles whose names try to break the page."""
+    score = np.array([[0.9, 0.1, 0.5], [np.nan] * 3, [0.2, 0.95, 0.0]], np.float32)
+    other = np.array([[0.0, 0.8, 0.25], [np.nan] * 3, [0.1, 0.7, np.nan]], np.float32)
+    null = np.array([[0.2, 0.2, 0.2], [np.nan] * 3, [0.5, 0.5, 0.5]], np.float32)
+    return finding(
+        HeadScores(
+            metrics={
+                "previous_token": score,
+                "self": other,
+                "previous_token_effect": (score - null) / (1 - null),
+                "previous_token_null": null,
+            },
+            units={
+                "previous_token": "share of weight",
+                "self": "share of weight",
+                "previous_token_effect": "share of possible rise",
+                "previous_token_null": "share of weight",
+            },
+            roles={
+                "2.1": ("self", "previous_token"),
+                "0.0": ("previous_token", *HOSTILE[1:3]),
+                "0.1": ("self", HOSTILE[7], HOSTILE[9]),
+            },
+        ),
+        make_tokens(labels),
+    )
+
+
 def sample_scores(labels: tuple[str, ...] = HOSTILE) -> Finding:
     scores = np.linspace(-1, 2, len(labels), dtype=np.float32)
     scores[3] = np.nan

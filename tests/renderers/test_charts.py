@@ -9,7 +9,15 @@ import pytest
 
 from attnviz.hooks import BadInput, TokenMatrix
 from attnviz.plugins.renderers import charts
-from tests.renderers.samples import finding, long_labels, make_tokens, sample_heads, sample_matrix, sample_scores
+from tests.renderers.samples import (
+    finding,
+    long_labels,
+    make_tokens,
+    sample_heads,
+    sample_matrix,
+    sample_roles,
+    sample_scores,
+)
 
 
 def test_values_reach_the_chart_and_missing_ones_are_gaps() -> None:
@@ -24,9 +32,17 @@ def test_values_reach_the_chart_and_missing_ones_are_gaps() -> None:
     np.testing.assert_allclose([x for x in line["y"] if x is not None], [0.4, 0.6, 0.2], rtol=1e-6)
 
 
+def test_heads_say_their_roles() -> None:
+    box = json.loads(charts.head_chart(sample_roles()).payload.to_json())["data"][0]
+    assert box["customdata"][7] == "1 (self, previous token)"
+    assert box["customdata"][8] == 2
+    assert json.loads(charts.head_chart(sample_heads()).payload.to_json())["data"][0]["customdata"] == [0, 1, 2, 3] * 4
+
+
 def test_texts_are_escaped() -> None:
     for view in (
         charts.head_chart(sample_heads()),
+        charts.head_chart(sample_roles()),
         charts.token_chart(sample_scores()),
         charts.matrix_chart(sample_matrix()),
     ):

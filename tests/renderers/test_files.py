@@ -36,6 +36,7 @@ from tests.renderers.samples import (
     sample_attention,
     sample_heads,
     sample_lens,
+    sample_roles,
     sample_scores,
     sample_table,
 )
@@ -126,6 +127,17 @@ def test_csv_headers_carry_units() -> None:
     assert rows[8] == ["2", "0", "", "", ""]
 
 
+def test_csv_names_the_roles_of_heads() -> None:
+    head, *rows = read(sample_roles())
+    assert head[:4] == ["layer", "head", "roles", "previous_token [share of weight]"]
+    labelled = {(row[0], row[1]): row[2] for row in rows if row[2]}
+    assert labelled == {
+        ("0", "0"): "; ".join(("previous_token", *HOSTILE[1:3])),
+        ("0", "1"): "; ".join(("self", HOSTILE[7], HOSTILE[9])),
+        ("2", "1"): "self; previous_token",
+    }
+
+
 def test_csv_token_scores_name_roles() -> None:
     head, *rows = read(sample_scores(PLAIN))
     assert head == ["position", "id", "token", "role", "score [change of log-probability (nats)]"]
@@ -176,6 +188,16 @@ def test_pictures_print_what_they_show() -> None:
     text = " ".join("".join(e.itertext()) for e in tree.iter() if str(e.tag).endswith("}text"))
     for line in (*shown.result.info, *shown.result.warnings, shown.provenance, "attention weight"):
         assert line in text
+
+
+def test_pictures_frame_the_labelled_heads() -> None:
+    tree = ElementTree.fromstring(picture.figure_bytes(sample_roles(), ".svg"))
+    texts = {"".join(e.itertext()).strip() for e in tree.iter() if str(e.tag).endswith("}text")}
+    assert {"previous token (framed: labelled)", "self (framed: labelled)", "previous token effect"} <= texts
+    styles = [e.get("style", "") for e in tree.iter() if str(e.tag).endswith("}path")]
+    framed = [s for s in styles if f"stroke: {picture.ACCENT}" in s and "fill: none" in s]
+    assert len(framed) == 4  # two heads per role
+    check_renderer(next(r for r in picture.attnviz_renderers() if r.name == "svg"), sample_roles())
 
 
 def test_pictures_touch_no_global_figure_list() -> None:

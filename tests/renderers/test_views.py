@@ -8,16 +8,18 @@ from typing import Any
 import numpy as np
 import pytest
 
-from attnviz.hooks import BadInput, ShapeError, TokenMatrix
-from attnviz.plugins.renderers import lens_grid, token_matrix
+from attnviz.hooks import BadInput, HeadScores, ShapeError, TokenMatrix
+from attnviz.plugins.renderers import head_map, lens_grid, token_matrix
 from attnviz.plugins.renderers.token_strip import token_strip_payload
 from tests.renderers.samples import (
+    HOSTILE,
     PLAIN,
     finding,
     make_tokens,
     sample_heads,
     sample_lens,
     sample_matrix,
+    sample_roles,
     sample_scores,
 )
 
@@ -46,6 +48,106 @@ def test_matrix_refuses_positions_outside_the_text() -> None:
     matrix = TokenMatrix(scores=np.zeros((1, 1)), rows=np.array([16]), columns=np.array([0]), unit="share")
     with pytest.raises(ShapeError, match=r"rows.*0\.\.15"):
         token_matrix.render(finding(matrix, make_tokens(PLAIN)))
+
+
+def test_head_map_orders_roles_by_metric_and_heads_by_score() -> None:
+    roles = head_map.render(sample_roles()).payload["roles"]
+    assert [(role["name"], role["short"], role["heads"]) for role in roles[:2]] == [
+        ("previous_token", "PT", [[2, 1], [0, 0]]),  # 0.95, 0.9
+        ("self", "S", [[0, 1], [2, 1]]),  # 0.8, 0.7
+    ]
+    assert [role["name"] for role in roles[2:]] == [*HOSTILE[1:3], HOSTILE[7], HOSTILE[9]]
+    metrics = head_map.render(sample_roles()).payload["metrics"]
+    assert [(metric["base"], metric["group"]) for metric in metrics] == [
+        ("previous_token", ""),
+        ("self", ""),
+        ("previous_token", "effect"),
+        ("previous_token", "null"),
+    ]
+    assert head_map.render(sample_heads()).payload["roles"] == []
+
+
+def test_initials_of_roles_differ() -> None:
+    names = ["first_token", "far_token", "from the_token", "", "??", "self", "a_b_c_d", "élan vital"]
+    assert list(head_map.initials(names).values()) == ["FT", "FT2", "FTT", "?", "?2", "S", "ABC", "ÉV"]
+
+
+def test_a_companion_without_its_metric_stands_alone() -> None:
+    alone = HeadScores(metrics={"side_effect": np.zeros((2, 2))}, units={"side_effect": "1"})
+    metric = head_map.render(finding(alone, make_tokens(PLAIN))).payload["metrics"][0]
+    assert (metric["title"], metric["group"]) == ("side effect", "")
+
+
+@pytest.mark.browser
+def test_head_map_labels_heads(open_page: Any) -> None:
+    page = open_page(sample_roles(PLAIN))
+    cells = page.locator(".av-cell")
+    assert cells.nth(7).inner_text().split() == ["0.95", "PT", "S"]
+    assert cells.nth(7).get_attribute("aria-label") == (
+        "Layer 2, head 1: previous token 0.9500 (share of weight); roles: previous token, self"
+    )
+    assert page.locator(".av-cell .av-initials").count() == 3
+    cells.nth(7).hover()
+    assert page.locator(".av-tip div").all_inner_texts()[2:] == ["Role: previous token", "Role: self"]
+    cells.nth(7).focus()
+    assert readout(page).endswith("roles: previous token, self")
+    chips = page.get_by_role("list", name="self", exact=True).get_by_role("button")
+    assert chips.all_inner_texts() == ["L0 H1\n0.80", "L2 H1\n0.70"]
+    chips.last.click()
+    assert page.locator(".av-block h3").first.inner_text() == "Layer 2 · Head 1"
+    assert page.locator('.av-chip[aria-pressed="true"]').count() == 2  # once per role
+    assert cells.nth(7).get_attribute("aria-selected") == "true"
+    assert page.locator(".av-wide dd").inner_text() == "previous token, self"
+    rows = page.locator(".av-partners tbody tr")
+    assert rows.count() == 1
+    assert rows.locator("td").all_inner_texts() == ["0.9500", "0.9000", "0.5000"]  # (0.95 − 0.5) / (1 − 0.5) = 0.9
+
+
+@pytest.mark.browser
+def test_head_map_groups_effects_and_nulls_and_shows_signs(open_page: Any) -> None:
+    shown = sample_roles(PLAIN)
+    page = open_page(shown)
+    groups = page.locator("optgroup").evaluate_all("all => all.map((g) => [g.label, g.textContent])")
+    assert groups == [["Effect", "previous token"], ["Null", "previous token"]]
+    page.get_by_label("Colour").select_option("previous_token_effect")
+    assert page.locator("h3").first.inner_text() == "Previous token effect of every head"
+    effect = shown.result.metrics["previous_token_effect"]
+    assert effect.dtype == np.float32
+    assert float(np.nanmin(effect)) == -1  # (0 − 0.5) / (1 − 0.5)
+    assert page.locator(".av-legend-scale span").all_inner_texts() == ["-1.000", "0.000", "1.000"]
+    below = page.locator(".av-cell").nth(8).evaluate("cell => cell.style.backgroundColor")
+    assert below == "rgb(8, 64, 140)"  # the blue end of the diverging map
+    plain = open_page(sample_heads(PLAIN))
+    assert plain.locator("optgroup, .av-initials, .av-roles, .av-role-key, .av-partners, .av-wide").count() == 0
+
+
+@pytest.mark.browser
+def test_head_map_tells_no_value_from_no_attention(open_page: Any) -> None:
+    page = open_page(sample_roles(PLAIN))
+    page.get_by_label("Colour").select_option("self")
+    page.locator(".av-cell").nth(8).focus()
+    assert readout(page) == "Layer 2, head 2: self: no value"
+    page.keyboard.press("ArrowUp")
+    assert readout(page) == "Layer 1, head 2: no attention"
+    assert page.locator(".av-key").inner_text() == "no attention or no value"
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize(("width", "dark"), [(1360, False), (390, True)])
+def test_hostile_role_names_stay_text(open_page: Any, width: int, dark: bool) -> None:
+    page = open_page(sample_roles(), width=width, dark=dark)
+    assert page.locator("#attnviz-view img, #attnviz-view script, #attnviz-view iframe").count() == 0
+    titles = page.locator(".av-roles .av-role-name").evaluate_all("all => all.map((e) => e.textContent)")
+    reordered = "a⟨U+2028⟩b⟨U+202E⟩evil"
+    assert titles == ["previous token", "self", *HOSTILE[1:3], reordered, HOSTILE[9]]
+    page.locator(".av-cell").first.click()
+    assert page.locator(".av-wide dd").inner_text() == f"previous token, {HOSTILE[1]}, {HOSTILE[2]}"
+    assert page.locator(".av-cell").first.locator(".av-initials").inner_text().split() == ["PT", "+2"]
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    small = page.locator(".av-cell .av-initials").evaluate_all(
+        "all => all.filter((e) => e.scrollWidth > e.clientWidth || parseFloat(getComputedStyle(e).fontSize) < 9).length"
+    )
+    assert small == 0
 
 
 @pytest.mark.browser

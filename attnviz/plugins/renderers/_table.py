@@ -19,6 +19,7 @@ from attnviz.hooks import (
     TokenScores,
 )
 from attnviz.plugins.renderers._assets import generated_from, need_tokens
+from attnviz.plugins.renderers.head_map import roles_of
 
 Cell = str | float | int | None
 Rows = Iterator[tuple[Cell, ...]]
@@ -38,7 +39,8 @@ def table(finding: Finding) -> tuple[tuple[str, ...], Rows]:
         return ("query", "query token", "key", "key token", "weight"), _pattern_rows(finding, result)
     if isinstance(result, HeadScores):
         names = [f"{name} [{result.units[name]}]" for name in result.metrics]
-        return ("layer", "head", *names), _head_rows(result)
+        roles = ("roles",) if result.roles else ()
+        return ("layer", "head", *roles, *names), _head_rows(result)
     if isinstance(result, TokenScores):
         need_tokens("TokenScores.scores", len(result.scores), finding)
         return ("position", "id", "token", "role", f"score [{result.unit}]"), _token_rows(finding, result)
@@ -78,10 +80,10 @@ def _pattern_rows(finding: Finding, result: AttentionPattern) -> Rows:
 
 
 def _head_rows(result: HeadScores) -> Rows:
-    layers, heads = next(iter(result.metrics.values())).shape
-    for layer in range(layers):
-        for head in range(heads):
-            yield layer, head, *(number(values[layer, head]) for values in result.metrics.values())
+    labelled = roles_of(result)
+    for at in np.ndindex(next(iter(result.metrics.values())).shape):
+        roles = ("; ".join(labelled.get((at[0], at[1]), ())),) if result.roles else ()
+        yield *at, *roles, *(number(values[at]) for values in result.metrics.values())
 
 
 def _token_rows(finding: Finding, result: TokenScores) -> Rows:

@@ -14,7 +14,7 @@ import numpy as np
 from attnviz.hooks import BadInput, Finding, HeadScores, Renderer, TokenMatrix, TokenScores, View, hookimpl
 from attnviz.plugins.renderers._assets import generated_from, need_tokens
 from attnviz.plugins.renderers._labels import short
-from attnviz.plugins.renderers.head_map import metric_title
+from attnviz.plugins.renderers.head_map import metric_title, roles_of
 from attnviz.plugins.renderers.token_matrix import checked as checked_matrix
 
 if TYPE_CHECKING:
@@ -73,6 +73,7 @@ def head_chart(finding: Finding) -> View:
     if not isinstance(result, HeadScores):
         raise BadInput(f"head_chart: expected head_scores, got {result.kind}.")
     layers, heads = next(iter(result.metrics.values())).shape
+    labelled = roles_of(result)
     traces: list[dict[str, Any]] = []
     for name, values in result.metrics.items():
         unit = _text(result.units[name])
@@ -87,7 +88,7 @@ def head_chart(finding: Finding) -> View:
                 "pointpos": 0,
                 "marker": {"size": 5, "color": _POSITIVE},
                 "line": {"color": _TEXT, "width": 1},
-                "customdata": np.tile(np.arange(heads), layers).tolist(),
+                "customdata": [_head_name(at[1], labelled.get((at[0], at[1]), ())) for at in np.ndindex(layers, heads)],
                 "hovertemplate": f"layer %{{x}}, head %{{customdata}}<br>%{{y:.4f}} {unit}<extra></extra>",
                 "visible": not traces,
                 "yaxis": "y",
@@ -109,6 +110,10 @@ def head_chart(finding: Finding) -> View:
             }
         )
     return View(kind="plotly", payload=_figure(traces, _head_layout(finding, result, count)))
+
+
+def _head_name(head: int, roles: tuple[str, ...]) -> int | str:
+    return _text(f"{head} ({', '.join(map(metric_title, roles))})") if roles else head
 
 
 def _head_layout(finding: Finding, result: HeadScores, count: int) -> dict[str, Any]:

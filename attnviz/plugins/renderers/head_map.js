@@ -1,7 +1,14 @@
-// One number per head, coloured; layer importance; most read tokens. Needs _common.js.
+// One number per head, coloured; roles of heads; layer importance; most read tokens. Needs _common.js.
 
 const LAYERS = data.layers, HEADS = data.heads, TOP = 12;
 const BY_NAME = new Map(data.metrics.map((metric) => [metric.name, metric]));
+const GROUPS = ["effect", "null"];  // metrics that say more about another one
+const PARTNERS = new Map();  // name -> {effect, null}: what is said more about this metric
+for (const metric of data.metrics) if (metric.group) PARTNERS.set(metric.base, { ...PARTNERS.get(metric.base), [metric.group]: metric });
+const ROLES = data.roles.map((role) => ({ ...role, title: visibleText(role.title) }));
+const ROLES_AT = new Map();  // "layer.head" -> its roles
+for (const role of ROLES) for (const [l, h] of role.heads) ROLES_AT.set(`${l}.${h}`, [...rolesAt(l, h), role]);
+const BADGES = 2;  // initials in one cell; of more roles the number is shown
 const state = { metric: data.metrics[0].name, layer: null, head: null, tokensOf: "all" };
 let received = null, destroyed = false;
 
@@ -9,6 +16,7 @@ root.classList.add("av-view", "av-map");
 const title = make("h3", { class: "av-title" });
 const readout = make("p", { class: "av-readout", role: "status", "aria-live": "polite" });
 const legend = make("div", { class: "av-legend" });
+const roleKey = buildRoleKey();
 const frame = make("div", { class: "av-map-frame" });
 const cells = [];
 const grid = buildGrid();
@@ -16,21 +24,80 @@ frame.append(grid);
 const tip = tooltip(frame);
 const side = make("section", { class: "av-side", "aria-label": "The chosen head, layers and tokens" });
 const headBox = make("div", { class: "av-block" });
+const chips = [];
+const roleBox = buildRoles();
 const layerBox = make("div", { class: "av-block" });
 const tokenBox = make("div", { class: "av-block" });
-side.append(headBox, layerBox, tokenBox);
+side.append(...[headBox, roleBox, layerBox, tokenBox].filter(Boolean));
 root.append(
   make("div", { class: "av-columns" },
     make("section", { "aria-label": "All heads" },
-      make("div", { class: "av-bar" }, title,
-        choice("Colour", data.metrics.map((m) => [m.name, m.title]), state.metric, (value) => { state.metric = value; paint(); })),
-      frame, readout, legend),
+      make("div", { class: "av-bar" }, title, metricChoice()),
+      ...[frame, readout, legend, roleKey].filter(Boolean)),
     side),
   notes(data.info, data.warnings));
 
+function metricChoice() {
+  const own = data.metrics.filter((metric) => !metric.group);
+  const control = choice("Colour", own.map((m) => [m.name, m.title]), state.metric, (value) => { state.metric = value; paint(); });
+  const select = control.querySelector("select");
+  for (const group of GROUPS) {
+    const members = data.metrics.filter((metric) => metric.group === group);
+    if (!members.length) continue;
+    select.append(make("optgroup", { label: group[0].toUpperCase() + group.slice(1) }, ...members.map((m) => make("option", { value: m.name }, BY_NAME.get(m.base).title))));
+  }
+  select.value = state.metric;
+  return control;
+}
+
+// ------------------------------------------------------------------------------------------------ roles
+
+function rolesAt(l, h) { return ROLES_AT.get(`${l}.${h}`) || []; }
+
+function rolesText(l, h) { return rolesAt(l, h).map((role) => role.title).join(", "); }
+
+function cellBadge(l, h) {  // initials, or null for a head without a role
+  const roles = rolesAt(l, h);
+  if (!roles.length) return null;
+  const shown = roles.length > BADGES ? [roles[0].short, `+${roles.length - 1}`] : roles.map((role) => role.short);
+  return make("span", { class: "av-initials" }, shown.join(" "));
+}
+
+function buildRoleKey() {
+  if (!ROLES.length) return null;
+  const key = make("ul", { class: "av-role-key", "aria-label": "Initials of roles" });
+  const entry = (short, text) => key.append(make("li", {}, make("span", { class: "av-initials" }, short), make("span", { class: "av-role-name" }, text)));
+  for (const role of ROLES) entry(role.short, role.title);
+  if ([...ROLES_AT.values()].some((roles) => roles.length > BADGES)) entry("+2", "and so many more roles");
+  return key;
+}
+
+function buildRoles() {
+  if (!ROLES.length) return null;
+  const list = make("ul", { class: "av-roles", "aria-label": "Labelled heads" });
+  for (const role of ROLES) {
+    const measured = BY_NAME.get(role.name);
+    const row = make("ul", { class: "av-chips", "aria-label": role.title });
+    for (const [l, h] of role.heads) {
+      const number = measured ? measured.values[l][h] : null;
+      const chip = make("button", { type: "button", class: "av-chip", "aria-pressed": "false", "aria-label": `Layer ${l}, head ${h}${number === null ? "" : `: ${formatNumber(number)} ${measured.unit}`}`, onclick: () => pick(l, h) },
+        `L${l} H${h}`, number === null ? null : make("span", { class: "av-unit" }, shortNumber(number)));
+      chip.dataset.at = `${l}.${h}`;
+      chips.push(chip);
+      row.append(make("li", {}, chip));
+    }
+    list.append(make("li", {}, make("div", { class: "av-role-head" }, make("span", { class: "av-initials" }, role.short), make("span", { class: "av-role-name" }, role.title), make("span", { class: "av-unit" }, String(role.heads.length))), row));
+  }
+  const measured = ROLES.some((role) => BY_NAME.has(role.name));
+  return make("div", { class: "av-block" }, make("h3", { class: "av-title" }, "Labelled heads"),
+    make("p", { class: "av-caption" }, `${plural(ROLES_AT.size, "head")} of ${LAYERS * HEADS}${measured ? ", strongest first, with the score of the role" : ""}. Click one to select it.`), list);
+}
+
+// ------------------------------------------------------------------------------------------------ the map
+
 function buildGrid() {
   const element = make("div", { class: "av-map-grid", role: "grid", "aria-label": `${plural(LAYERS, "layer")} by ${plural(HEADS, "head")}. Arrow keys move, Enter selects the head.` });
-  element.style.gridTemplateColumns = `auto repeat(${HEADS}, minmax(13px, 58px))`;
+  element.style.gridTemplateColumns = `auto repeat(${HEADS}, minmax(${ROLES.length ? 22 : 13}px, 58px))`;  // room for initials
   const header = make("div", { class: "av-row", role: "row" }, make("span", { role: "columnheader", class: "av-name" }, ""));
   for (let h = 0; h < HEADS; h++) header.append(make("span", { role: "columnheader", class: "av-name", "aria-label": `Head ${h}` }, String(h)));
   element.append(header);
@@ -56,7 +123,7 @@ function buildGrid() {
     const [l, h, cell] = at;
     readout.textContent = describe(l, h);
     const outer = frame.getBoundingClientRect(), inner = cell.getBoundingClientRect();
-    tip.show([`Layer ${l} · Head ${h}`, valueText(l, h)], inner.left - outer.left + inner.width / 2, inner.top - outer.top + inner.height / 2);
+    tip.show([`Layer ${l} · Head ${h}`, valueText(l, h), ...rolesAt(l, h).map((role) => `Role: ${role.title}`)], inner.left - outer.left + inner.width / 2, inner.top - outer.top + inner.height / 2);
   };
   element.addEventListener("pointerover", tell);
   element.addEventListener("pointerleave", () => tip.hide());
@@ -81,12 +148,21 @@ function buildGrid() {
 
 const value = (name, l, h) => BY_NAME.get(name).values[l][h];
 
-function valueText(l, h) {
-  const { title: name, unit } = BY_NAME.get(state.metric), number = value(state.metric, l, h);
-  return number === null ? "no attention" : `${name} ${formatNumber(number)} (${unit})`;
+function missingText(l, h) {  // a head that any metric measures has attention; this metric has just nothing to say of it
+  return data.metrics.every((metric) => metric.values[l][h] === null) ? "no attention" : "no value";
 }
 
-function describe(l, h) { return `Layer ${l}, head ${h}: ${valueText(l, h)}`; }
+function valueText(l, h) {
+  const { title: name, unit } = BY_NAME.get(state.metric), number = value(state.metric, l, h);
+  if (number !== null) return `${name} ${formatNumber(number)} (${unit})`;
+  const why = missingText(l, h);
+  return why === "no attention" ? why : `${name}: ${why}`;
+}
+
+function describe(l, h) {
+  const roles = rolesAt(l, h);
+  return `Layer ${l}, head ${h}: ${valueText(l, h)}${roles.length ? `; ${roles.length > 1 ? "roles" : "role"}: ${rolesText(l, h)}` : ""}`;
+}
 
 function range(name) {  // [low, high, signed] of the numbers there are
   const known = BY_NAME.get(name).values.flat().filter((x) => x !== null);
@@ -104,17 +180,21 @@ function paint() {
     const cell = cells[l][h], number = metric.values[l][h];
     cell.classList.toggle("av-none", number === null);
     cell.setAttribute("aria-label", describe(l, h));
-    if (number === null) { cell.style.backgroundColor = cell.style.color = ""; cell.textContent = ""; continue; }
+    const content = [number === null ? "" : shortNumber(number), cellBadge(l, h)].filter(Boolean);
+    cell.classList.toggle("av-labelled", rolesAt(l, h).length > 0);
+    cell.replaceChildren(...content);
+    if (number === null) { cell.style.backgroundColor = cell.style.color = ""; continue; }
     const colour = colourAt(map[themeName()], span[1] > span[0] ? (number - span[0]) / (span[1] - span[0]) : 0.5);
     cell.style.backgroundColor = cssColour(colour);
     cell.style.color = inkOn(colour);
-    cell.textContent = shortNumber(number);
   }
   if (span) {
     const ticks = span[1] > span[0] ? [0, 0.5, 1].map((t) => [t, formatNumber(span[0] + t * (span[1] - span[0]), 3)]) : [[0.5, formatNumber(span[0], 3)]];
-    drawLegend(legend, { map, ticks, caption: `${metric.title}, ${metric.unit}; least to most of all heads` });
+    drawLegend(legend, { map, ticks, caption: `${metric.title}, ${metric.unit}; ${span[2] ? "both ways from zero to the largest size of all heads" : "least to most of all heads"}` });
   } else legend.replaceChildren();
-  if (metric.values.flat().includes(null)) legend.append(make("span", { class: "av-legend-caption av-key" }, make("span", { class: "av-none av-swatch" }), "no attention"));
+  const missing = new Set();
+  for (let l = 0; l < LAYERS; l++) for (let h = 0; h < HEADS; h++) if (metric.values[l][h] === null) missing.add(missingText(l, h));
+  if (missing.size) legend.append(make("span", { class: "av-legend-caption av-key" }, make("span", { class: "av-none av-swatch" }), [...missing].sort().join(" or ")));
   paintHead();
 }
 
@@ -149,12 +229,32 @@ function paintHead() {
     headBox.replaceChildren(make("h3", { class: "av-title" }, "No head chosen"), make("p", { class: "av-caption" }, "Click a cell, or move with the arrow keys and press Enter."));
     return;
   }
-  const list = make("dl", { class: "av-facts" });
+  const { layer, head } = state, list = make("dl", { class: "av-facts" });
+  if (ROLES.length) list.append(make("div", { class: "av-wide" }, make("dt", {}, "roles"), make("dd", {}, rolesText(layer, head) || "none")));
   for (const metric of data.metrics) {
-    const number = metric.values[state.layer][state.head];
-    list.append(make("div", {}, make("dt", {}, metric.title), make("dd", {}, number === null ? "no attention" : `${formatNumber(number)} `, number === null ? null : make("span", { class: "av-unit" }, metric.unit))));
+    if (metric.group || PARTNERS.has(metric.name)) continue;
+    const number = metric.values[layer][head];
+    list.append(make("div", {}, make("dt", {}, metric.title), make("dd", {}, number === null ? missingText(layer, head) : `${formatNumber(number)} `, number === null ? null : make("span", { class: "av-unit" }, metric.unit))));
   }
-  headBox.replaceChildren(make("h3", { class: "av-title" }, `Layer ${state.layer} · Head ${state.head}`), list);
+  headBox.replaceChildren(...[make("h3", { class: "av-title" }, `Layer ${layer} · Head ${head}`), list, partnerTable(layer, head)].filter(Boolean));
+}
+
+function partnerTable(layer, head) {  // metrics with an effect or a null, or null where there are none
+  if (!PARTNERS.size) return null;
+  const used = GROUPS.filter((group) => data.metrics.some((metric) => metric.group === group));
+  const rows = [...PARTNERS].map(([name, more]) => [BY_NAME.get(name), ...used.map((group) => more[group] || null)]);
+  const columns = ["score", ...used].map((name, j) => {
+    const units = new Set(rows.map((row) => row[j]).filter(Boolean).map((metric) => metric.unit));
+    return { name, unit: units.size === 1 ? [...units][0] : null };  // said once where it is the same in all rows
+  });
+  const top = make("tr", {}, make("td", {}), ...columns.map(({ name, unit }) => make("th", { scope: "col" }, name, unit === null ? null : make("span", { class: "av-unit" }, unit))));
+  const body = rows.map((row) => make("tr", {}, make("th", { scope: "row" }, row[0].title), ...row.map((metric, j) => {
+    if (!metric) return make("td", {});
+    const number = metric.values[layer][head];
+    if (number === null) return make("td", { class: "av-unit" }, missingText(layer, head));
+    return make("td", {}, formatNumber(number), columns[j].unit === null ? make("span", { class: "av-unit" }, ` ${metric.unit}`) : null);
+  })));
+  return make("table", { class: "av-partners" }, make("thead", {}, top), make("tbody", {}, ...body));
 }
 
 function paintLayers() {
@@ -195,6 +295,7 @@ function setHead(layer, head) {
   state.layer = layer;
   state.head = head;
   cells[layer][head].setAttribute("aria-selected", "true");
+  for (const chip of chips) chip.setAttribute("aria-pressed", String(chip.dataset.at === `${layer}.${head}`));
   paintHead();
 }
 

@@ -36,7 +36,7 @@ from attnviz.hooks import (
 from attnviz.plugins.renderers._assets import ALL_RESULTS, generated_from, need_tokens
 from attnviz.plugins.renderers._labels import short, visible
 from attnviz.plugins.renderers.attention_grid import first_tokens, starting_scale
-from attnviz.plugins.renderers.head_map import metric_title
+from attnviz.plugins.renderers.head_map import Head, heads_by_role, metric_title
 from attnviz.plugins.renderers.token_matrix import checked as checked_matrix
 
 if TYPE_CHECKING:
@@ -312,11 +312,13 @@ def _heads(finding: Finding, result: HeadScores) -> _Drawing:
     across = min(3, panels)
     down = -(-panels // across)
     layers, heads = next(iter(result.metrics.values())).shape
+    labelled = heads_by_role(result)
 
     def fill(panel: SubFigure) -> None:
         grid = panel.subplots(down, across, squeeze=False).ravel()
         for axes, (name, values) in zip(grid, result.metrics.items(), strict=False):
             _metric(panel, axes, name, values, result.units[name])
+            _outline(axes, labelled.get(name, []))
         if result.layer_importance is not None:
             axes = grid[panels - 1]
             axes.plot(range(layers), result.layer_importance, marker="o", markersize=3, color=ACCENT, linewidth=1.5)
@@ -357,6 +359,18 @@ def _metric(panel: SubFigure, axes: Axes, name: str, values: NDArray[Any], unit:
         axis.set_major_locator(MaxNLocator(integer=True, nbins=8))
     axes.tick_params(labelsize=7.5)
     _bar(panel, image, axes, unit)
+
+
+def _outline(axes: Axes, heads: list[Head]) -> None:
+    """A frame around the heads that have the role this metric is named after."""
+    from matplotlib.patches import Rectangle
+
+    for layer, head in heads:
+        for colour, width in (("white", 3.0), (ACCENT, 1.6)):  # seen on light and on dark cells
+            corner = (head - 0.5, layer - 0.5)
+            axes.add_patch(Rectangle(corner, 1, 1, fill=False, edgecolor=colour, linewidth=width, zorder=3))
+    if heads:
+        axes.set_title(f"{axes.get_title()} (framed: labelled)")
 
 
 def _tokens(finding: Finding, result: TokenScores) -> _Drawing:
