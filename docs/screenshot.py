@@ -1,6 +1,6 @@
 """The picture of the README: starts the app, opens it in Chromium, writes docs/attnviz.png.
 
-    python docs/screenshot.py [ADDRESS-QUERY] [FILE]
+python docs/screenshot.py [ADDRESS-QUERY] [FILE]
 """
 
 from __future__ import annotations
@@ -22,12 +22,14 @@ FLAGS = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-backgroun
 
 
 def free_port() -> int:
+    """A port nobody listens on."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
 def wait_for(address: str, seconds: float = 60) -> None:
+    """Return when the address answers."""
     deadline = time.monotonic() + seconds
     while True:
         try:
@@ -40,6 +42,7 @@ def wait_for(address: str, seconds: float = 60) -> None:
 
 
 def main(query: str = QUERY, file: str = str(ROOT / "docs" / "attnviz.png")) -> None:
+    """Take the picture of the page that `query` opens."""
     browser_path = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
     port = free_port()
     environment = {**os.environ, "GRADIO_SERVER_PORT": str(port)}

@@ -1,4 +1,4 @@
-"""The built-in plugins, written as anybody would write theirs: they import `attnviz.hooks` and nothing else of attnviz."""
+"""The built-in plugins, written as anybody would write theirs: of attnviz they import `attnviz.hooks` only."""
 
 BUILTIN = (
     "attnviz.plugins.backends.hf",

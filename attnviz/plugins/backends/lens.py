@@ -164,6 +164,7 @@ class _Columns:
             settles_in_top5=_settles((self.ids[:, :, :_STAYS] == top[:, None]).any(-1)),
             self_check=check,
             labels={i: label(i) for i in sorted(named)},
+            info=(),  # the analysis says what is to be said
             warnings=warnings,
             **self.floats,
         )
