@@ -35,9 +35,11 @@ docs:
 run:
     python app.py
 
-# ratios against plain forward, bare Gradio and plotly
+# ratios, each within one run: the app beside a bare Gradio app, the library, the capture beside a plain forward
 bench:
     python bench/startup.py
+    PYTHONPATH=. python bench/library.py
+    PYTHONPATH=. python bench/capture.py
 
 # train the embedded model again (about half an hour on one core)
 train:

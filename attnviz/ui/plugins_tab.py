@@ -49,8 +49,8 @@ def registered(registry: Registry) -> dict[str, Any]:
     for plugin in registry.plugins:
         for kind, name in plugin.provides:
             what = getattr(registry, kind)[name]
-            title = getattr(what, "title", "") or getattr(what, "summary", "")
-            rows.append([kind, name, title, plugin.origin, plugin.version, plugin.source])
+            about = getattr(what, "summary", "") or getattr(what, "title", "")
+            rows.append([kind, name, about, plugin.origin, plugin.version, plugin.source])
     return {"columns": ["Kind", "Name", "What", "Origin", "Version", "Source"], "rows": rows}
 
 
