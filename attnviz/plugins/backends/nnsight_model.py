@@ -41,7 +41,8 @@ def load(spec: ModelSpec) -> NNsightModel:
     plain = hf_model.load(spec)
     note = "runs inside nnsight traces, one at a time"
     card = replace(plain.card, notes=(*plain.card.notes, note))
-    return NNsightModel(card, plain.loaded, plain.route, plain.readout, plain.labels, _wrap(plain.loaded))
+    envoy = _wrap(plain.loaded)
+    return NNsightModel(card, plain.loaded, plain.route, plain.readout, plain.labels, envoy, pace=plain.pace)
 
 
 def _wrap(loaded: Loaded) -> TracedRunner:
