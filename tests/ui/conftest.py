@@ -1,7 +1,6 @@
-"""One app per test module, one browser per run; pages that fail on console errors and on requests to other hosts."""
+"""One app per test module; pages that fail on console errors and on requests to other hosts."""
 
 import os
-import shutil
 import socket
 import subprocess
 import sys
@@ -15,10 +14,6 @@ import pytest
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
-ARGUMENTS = (
-    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-    "--disable-component-update", "--disable-sync",
-)  # fmt: skip
 
 
 def free_port():
@@ -77,23 +72,6 @@ def app(tmp_path_factory):
     running = start([sys.executable, str(HERE / "serve_rules.py"), "{port}"], tmp_path_factory.mktemp("app"))
     yield running
     stop(running)
-
-
-@pytest.fixture(scope="session")
-def browser():
-    chromium = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
-    try:
-        from playwright.sync_api import sync_playwright
-    except ImportError:
-        chromium = None
-    if not chromium:
-        if os.environ.get("REQUIRE_BROWSER") == "1":
-            pytest.fail("REQUIRE_BROWSER=1, and there is no Chromium (apt-get install chromium).", pytrace=False)
-        pytest.skip("no Chromium (apt-get install chromium)")
-    with sync_playwright() as driver:
-        opened = driver.chromium.launch(executable_path=chromium, args=list(ARGUMENTS))
-        yield opened
-        opened.close()
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from attnviz.hooks import Analysis, AnalysisRequest, AttentionPattern, BadInput, Bools, Param, Trace, hookimpl
-from attnviz.plugins.analyses.sinks import Sinks, find_sinks, without_sinks
+from attnviz.plugins.analyses.sinks import EXCLUDE_SINKS, Sinks, find_sinks, without_sinks
 
 EVERY_BYTES = 64_000_000
 """Largest float16 array of all heads that is put into one result; an offline page of more would not open."""
@@ -249,13 +249,7 @@ def attnviz_analyses() -> list[Analysis]:
             params=(
                 Param("layer", "layer", choices=("mean",), help="Layer from 0, or mean: over layers with attention."),
                 Param("head", "head", choices=("mean",), help="Head from 0, or mean: over the heads."),
-                Param(
-                    "exclude_sinks",
-                    "bool",
-                    default=False,
-                    label="Leave sinks out",
-                    help="Remove sink columns and divide each row by what remains.",
-                ),
+                EXCLUDE_SINKS,
                 Param(
                     "all_heads",
                     "bool",

@@ -22,9 +22,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from attnviz.hooks import Analysis, AnalysisRequest, Bools, Floats, HeadScores, LayerCapture, Param, hookimpl
+from attnviz.hooks import Analysis, AnalysisRequest, Bools, Floats, HeadScores, LayerCapture, hookimpl
 from attnviz.plugins.analyses.received import expected_column_sum
-from attnviz.plugins.analyses.sinks import Sinks, find_sinks, sink_columns, without_sinks
+from attnviz.plugins.analyses.sinks import EXCLUDE_SINKS, Sinks, find_sinks, sink_columns, without_sinks
 
 UNITS = {
     "entropy": "bits",
@@ -245,14 +245,6 @@ def attnviz_analyses() -> list[Analysis]:
             summary="How sharp each head is, how far it looks, and which tokens are looked at.",
             run=run,
             produces=HeadScores,
-            params=(
-                Param(
-                    "exclude_sinks",
-                    "bool",
-                    default=False,
-                    label="Leave sinks out",
-                    help="Remove sink columns and divide each row by what remains.",
-                ),
-            ),
+            params=(EXCLUDE_SINKS,),
         )
     ]

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from attnviz.hooks import Analysis, AnalysisRequest, BadInput, LayerCapture, Param, TokenMatrix, Trace, hookimpl
-from attnviz.plugins.analyses.sinks import Sinks, find_sinks, without_sinks
+from attnviz.plugins.analyses.sinks import EXCLUDE_SINKS, Sinks, find_sinks, without_sinks
 
 _ROWS = 256  # query rows of a head recomputed in one go
 
@@ -171,13 +171,7 @@ def attnviz_analyses() -> list[Analysis]:
                     label="Through layer",
                     help="Last layer of the product, from 0. Empty: the last layer of the model.",
                 ),
-                Param(
-                    "exclude_sinks",
-                    "bool",
-                    default=False,
-                    label="Leave sinks out",
-                    help="Remove sink columns and divide each row by what remains, in every head.",
-                ),
+                EXCLUDE_SINKS,
             ),
         )
     ]

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from attnviz.hooks import BadInput, Bools, LayerCapture, ShapeError, Tokens, Trace
+from attnviz.hooks import BadInput, Bools, LayerCapture, Param, ShapeError, Tokens, Trace
 from attnviz.plugins.analyses.received import received
 
 MULTIPLE = 4.0
@@ -23,6 +23,14 @@ SHARE = 0.25
 SEEN = 0.5
 """A key must be seen by at least this share of the queries that see the most visible key. The last keys are seen by so
 few queries that a single look at them would pass for a multiple."""
+
+EXCLUDE_SINKS = Param(
+    "exclude_sinks",
+    "bool",
+    default=False,
+    label="Leave sinks out",
+    help="Remove sink columns and divide each row by what remains.",
+)
 
 
 @dataclass(frozen=True)
