@@ -40,6 +40,7 @@ from attnviz.hooks import (
     Result,
     Run,
     Sampling,
+    Table,
     Tokens,
     Trace,
     View,
@@ -55,6 +56,9 @@ RUNS_KEPT = 1000
 TRACE_BYTES = 512 << 20
 WORTH_SAYING = 1.0  # seconds
 FINDING_BYTES = 128 << 20
+CELL_BYTES = 64  # about, of a number or a short text
+SEEDS = 1 << 64
+"""Seeds that torch tells apart."""
 
 
 def _quiet(share: float, what: str) -> None:
@@ -152,6 +156,8 @@ class Session:
         if isinstance(source, tuple):
             name = f"{type(source[0]).__name__}-{id(source[0]):x}"
             return ModelSpec(name, revision, backend, dtype, device, objects=source)
+        if not isinstance(source, (str, os.PathLike)):
+            raise BadInput(f"Model: expected a menu name, a folder, a hub id or a pair, got {type(source).__name__}.")
         text = entry.source if entry else os.fspath(source)
         if not text.strip():
             raise BadInput(
@@ -303,13 +309,13 @@ class Session:
         if reason := self.check(analysis, run.model.card):
             raise Unavailable(f"{analysis.title} is not available for {run.model.name}. {reason}")
         resolved = self.resolve(analysis, run, params)
-        key = (_ids_key(run.run), run.generated_from, name, analysis.version, tuple(sorted(resolved.items())))
+        key = (_run_key(run.run), name, analysis.version, tuple(sorted(resolved.items())))
         with self._turn(("finding", key)):
             with self._lock:
                 found = self._findings.get(key)
             if found is not None:
                 spent = time.perf_counter() - started
-                found = dataclasses.replace(found, run=run.id, cached=True, seconds=spent, model=run.model.name)
+                found = dataclasses.replace(found, run=run.id, cached=True, seconds=spent)
                 return SavableFinding(**_shallow(found), session=self)
             result = self._compute_once(run.run, analysis, resolved, progress)
             finding = Finding(
@@ -625,10 +631,18 @@ def _ids_key(run: Run) -> tuple[ModelSpec, bytes]:
     return run.spec, run.tokens.ids.tobytes()
 
 
+def _run_key(run: Run) -> tuple[Any, ...]:
+    """What a finding depends on or shows of a run: one model under two names, or two texts of equal ids, are two."""
+    tokens = run.tokens
+    return (*_ids_key(run), run.model, tokens.text, tokens.segments, run.generated_from)
+
+
 def _finding_bytes(finding: Finding) -> int:
     fields = (getattr(finding.result, f.name) for f in dataclasses.fields(finding.result))
     nested = [list(v.values()) if isinstance(v, Mapping) else [v] for v in fields]
-    return 1024 + sum(a.nbytes for values in nested for a in values if isinstance(a, np.ndarray))
+    arrays = sum(a.nbytes for values in nested for a in values if isinstance(a, np.ndarray))
+    cells = len(finding.result.rows) * len(finding.result.columns) if isinstance(finding.result, Table) else 0
+    return 1024 + arrays + CELL_BYTES * cells
 
 
 def _keep(cache: LRUCache[Any, Any], key: Any, value: Any) -> None:
@@ -667,6 +681,10 @@ def _check_sampling(sampling: Sampling) -> None:
         value = getattr(sampling, name)
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value <= high:
             raise BadInput(f"{name}: expected a number from {low:g} to {high:g}, got {value!r}.")
+    for name, top in (("max_new_tokens", 100_000), ("seed", SEEDS - 1)):
+        value = getattr(sampling, name)
+        if value is not None and not (type(value) is int and 0 <= value <= top):
+            raise BadInput(f"{name}: expected a whole number from 0 to {top}, got {value!r:.40}.")
 
 
 def _write_whole(target: Path, content: bytes) -> None:

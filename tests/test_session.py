@@ -311,7 +311,19 @@ def test_generation_keeps_where_the_answer_starts(session):
 
 
 @pytest.mark.parametrize(
-    "bad", [{"max_new_tokens": 0}, {"temperature": -1}, {"top_p": 0}, {"max_new_tokens": True}, {"temperature": "hot"}]
+    "bad",
+    [
+        {"max_new_tokens": 0},
+        {"max_new_tokens": True},
+        {"max_new_tokens": 2.5},
+        {"temperature": -1},
+        {"temperature": "hot"},
+        {"top_p": 0},
+        {"seed": -1},
+        {"seed": 1 << 64},
+        {"seed": 1.5},
+        {"seed": "7"},
+    ],
 )
 def test_sampling_out_of_bounds_is_refused(session, bad):
     with pytest.raises(BadInput, match=next(iter(bad))):
@@ -360,6 +372,32 @@ def test_provenance_is_the_same_in_another_session(model, session):
     other = Session(session.registry)
     one, two = (s.load("menu").trace("abcd").analyze("entropy").provenance for s in (session, other))
     assert one == two
+
+
+def test_a_finding_in_memory_is_only_used_for_the_same_name_text_and_roles(session):
+    named, foldered = session.load("menu"), session.load("x")  # one model under two names
+    first, second = (m.trace("abcd").analyze("entropy") for m in (named, foldered))
+    alone = Session(session.registry).load("x").trace("abcd").analyze("entropy")
+    assert first.provenance != second.provenance == alone.provenance
+    lower = tokens_of("abcd")  # a tokenizer that ignores case gives "ABCD" the same ids
+    upper = dataclasses.replace(lower, text="ABCD")
+    asked = dataclasses.replace(lower, segments=(Segment("user", 0, 4),))
+    for tokens in (lower, upper, asked):
+        found = session.start(named, tokens).analyze("entropy", times=3)
+        assert (found.tokens.text, found.tokens.segments) == (tokens.text, tokens.segments)
+    assert session.start(named, upper).analyze("entropy", times=3).cached
+
+
+def test_the_cells_of_a_table_count_as_memory(session):
+    run = Session(session.registry, finding_bytes=1200).load("menu").trace("abcd")
+    assert [run.analyze("chosen").cached for _ in range(2)] == [False, False]  # 1024 + 3 cells of 64 bytes
+    assert [run.analyze("blind").cached for _ in range(2)] == [False, True]  # 1 cell
+
+
+@pytest.mark.parametrize("source", [None, 3, ["x"]])
+def test_a_source_that_is_no_model_is_refused(session, source):
+    with pytest.raises(BadInput, match="expected a menu name, a folder, a hub id or a pair"):
+        session.load(source)
 
 
 def test_caches_are_bounded_by_bytes(session, model):
