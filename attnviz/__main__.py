@@ -42,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("attnviz: stopped.", file=sys.stderr)
         return 130
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader has gone; say no more
+        _say_no_more()
         return 0
 
 
@@ -126,12 +126,12 @@ def _plugins(options: argparse.Namespace) -> None:
         return
     for entry in described["plugins"]:
         version = f" {entry['version']}" if entry["version"] else ""
-        print(f"{entry['name']}{version}  ({entry['origin']}: {entry['source']})")
+        _say(f"{entry['name']}{version}  ({entry['origin']}: {entry['source']})")
         for item in entry["provides"]:
-            print(f"    {item['kind']:<10} {item['name']:<20} {item['summary']}")
+            _say(f"    {item['kind']:<10} {item['name']:<20} {item['summary']}")
     for title in ("failures", "unavailable"):
         for entry in described[title]:
-            print(f"{title}: {entry['plugin']} ({entry['source']}), {entry['stage']}: {entry['reason']}")
+            _say(f"{title}: {entry['plugin']} ({entry['source']}), {entry['stage']}: {entry['reason']}")
 
 
 def _described(registry: Registry, kind: str | None) -> dict[str, Any]:
@@ -179,7 +179,7 @@ def _models(options: argparse.Namespace) -> None:
         return
     for entry in menu:
         mark = " (default)" if entry["default"] else ""
-        print(f"{entry['name']:<24} {entry['title']}{mark}; {entry['size']}; {entry['licence']}. {entry['note']}")
+        _say(f"{entry['name']:<24} {entry['title']}{mark}; {entry['size']}; {entry['licence']}. {entry['note']}")
 
 
 def _check(options: argparse.Namespace) -> int:
@@ -194,19 +194,19 @@ def _check(options: argparse.Namespace) -> int:
     problems = check_plugin(path if path.exists() else options.plugin, registry)
     for problem in problems:
         print(problem, file=sys.stderr)
-    print(f"{options.plugin}: " + (f"{len(problems)} problems" if problems else "keeps the plugin contract"))
+    _say(f"{options.plugin}: " + (f"{len(problems)} problems" if problems else "keeps the plugin contract"))
     return 2 if problems else 0
 
 
 def _run(options: argparse.Namespace) -> None:
     session = _session(options)
     analysis = session.analysis(options.analysis)  # an unknown name is refused before a model is loaded
-    params = dict(_param(text) for text in options.param)
+    params = _params(options.param)
     analysis.resolve(params)
     run = _model(session, options).trace(**_prompt(session, options))
     finding = run.analyze(options.analysis, **params)
     if options.out is None:
-        print(finding.to_json())
+        _say(finding.to_json())
         return
     print(f"attnviz: wrote {finding.save(options.out)}", file=sys.stderr)
 
@@ -261,11 +261,16 @@ def _model(session: Session, options: argparse.Namespace) -> LoadedModel:
     )
 
 
-def _param(text: str) -> tuple[str, str]:
-    name, equals, value = text.partition("=")
-    if not equals or not name:
-        raise BadInput(f"-p: expected NAME=VALUE, got {text!r}.")
-    return name, value
+def _params(texts: Sequence[str]) -> dict[str, str]:
+    params: dict[str, str] = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not equals or not name:
+            raise BadInput(f"-p: expected NAME=VALUE, got {text!r}.")
+        if name in params:
+            raise BadInput(f"-p: {name} is given twice, as {params[name]!r} and {value!r}. Give it once.")
+        params[name] = value
+    return params
 
 
 def _prompt(session: Session, options: argparse.Namespace) -> dict[str, Any]:
@@ -294,8 +299,28 @@ def _read_text(name: str) -> str:
         raise BadInput(f"--file {name}: expected UTF-8 text, byte {error.start} is not.") from error
 
 
+def _say(text: str) -> None:
+    """Write a line to standard output, as UTF-8 whatever the locale. Raises BadInput if it cannot be written."""
+    stream: Any = sys.stdout
+    if stream is None:
+        raise BadInput("Standard output is closed; the result can be written nowhere.")
+    try:
+        stream.reconfigure(encoding="utf-8", errors="backslashreplace")
+        print(text, flush=True)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        _say_no_more()
+        raise BadInput(f"Cannot write to standard output: {error.strerror or error}.") from error
+
+
+def _say_no_more() -> None:
+    """Nobody reads standard output any more; what is left in its buffer goes nowhere."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def _print_json(value: Any) -> None:
-    print(json.dumps(value, ensure_ascii=False, indent=1))
+    _say(json.dumps(value, ensure_ascii=False, indent=1))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """The command line over the embedded model: JSON shapes, exit codes, one clear line for bad input."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -154,6 +155,8 @@ def test_only_one_kind_is_listed(run):
         (("run", "attention_stats", "--text", "a", "-p", "nothing=1"), "Unknown parameter"),
         (("run", "attention_stats", "--text", "a", "-p", "exclude_sinks"), "NAME=VALUE"),
         (("run", "attention_stats", "--text", "a", "-p", "exclude_sinks=perhaps"), "true or false"),
+        (("run", "attention_pattern", "--text", "a", "-p", "layer=0", "-p", "layer=1"), "layer is given twice"),
+        (("run", "logit_lens", "--text", "a b", "-p", "target= = x"), "got ' = x'"),
         (("run", "attention_pattern", "--text", "a b", "-p", "layer=99"), "0 to 5"),
         (("run", "attention_pattern", "--text", "a b", "-p", "head=-1"), "head"),
         (("run", "logit_lens", "--text", "a b", "-p", "top_k=0"), "top_k"),
@@ -169,6 +172,7 @@ def test_only_one_kind_is_listed(run):
         (("run", "attention_stats", "--messages", "no-such-file"), "no-such-file"),
         (("generate", "--text", "a", "--max-new-tokens", 0), "max_new_tokens"),
         (("generate", "--text", "a", "--temperature", -1), "temperature"),
+        (("generate", "--text", "a", "--temperature", 1, "--seed", 1 << 64), "seed"),
         (("generate", "--text", "a", "--max-new-tokens", "many"), "many"),
         (("plugins", "--kind", "nope"), "Unknown kind"),
         (("serve", "--port", "99999"), "port"),
@@ -214,6 +218,23 @@ def test_a_closed_pipe_is_no_error():
     line = f"{sys.executable} -m attnviz run attention_pattern --text '{PROMPT}' | head -c 10"
     done = subprocess.run(line, shell=True, cwd=ROOT, capture_output=True, text=True)
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("redirection", "says"), [(">/dev/full", "No space left"), (">&-", "Standard output is closed")]
+)
+def test_a_result_that_cannot_be_written_is_an_error(redirection, says):
+    line = f"{sys.executable} -m attnviz models {redirection}"
+    done = subprocess.run(line, shell=True, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert says in one_line(done.stderr)
+
+
+def test_json_is_utf_8_whatever_the_locale():
+    command = [sys.executable, "-m", "attnviz", "generate", "--text", "h\u00e9", "--max-new-tokens", "1"]
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, env=environment, check=True)
+    assert json.loads(done.stdout.decode())["text"].startswith("h\u00e9")
 
 
 def test_check_says_what_a_plugin_breaks(run, tmp_path):
