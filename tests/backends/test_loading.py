@@ -81,6 +81,9 @@ def test_handles_says_why_not(tmp_path, model_folder):
     assert "no folder" in str(hf.handles(ModelSpec("./not/there")))
     (tmp_path / "file").touch()
     assert "is a file" in str(hf.handles(ModelSpec(str(tmp_path / "file"))))
+    for name in ("a" * 5000, "~nobody-of-this-name/x"):
+        assert "is no name of a folder" in str(hf.handles(ModelSpec(name)))
+    assert hf.handles(ModelSpec("a\0b")) is not None
     assert "no transformers model" in str(hf.handles(ModelSpec("pair", objects=(object(), object()))))
 
 

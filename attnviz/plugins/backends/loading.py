@@ -50,11 +50,14 @@ def not_loadable(spec: ModelSpec) -> str | None:
         return None
     if not spec.source.strip():
         return "no model was named; expected a folder or a hub id"
-    path = Path(spec.source).expanduser()
-    if path.is_dir():
-        return None if (path / "config.json").is_file() else f"the folder {spec.source} has no config.json"
-    if path.exists():
-        return f"{spec.source} is a file; expected a model's folder or a hub id"
+    try:
+        path = Path(spec.source).expanduser()
+        if path.is_dir():
+            return None if (path / "config.json").is_file() else f"the folder {spec.source} has no config.json"
+        if path.exists():
+            return f"{spec.source} is a file; expected a model's folder or a hub id"
+    except (OSError, RuntimeError, ValueError) as error:  # too long, "~" of nobody, a null character
+        return f"{spec.source:.80} is no name of a folder: {getattr(error, 'strerror', None) or error}"
     if not _HUB_ID.fullmatch(spec.source):
         return f"there is no folder {spec.source}, and it is no hub id"
     return None
