@@ -1,7 +1,4 @@
-"""Tiny random models in folders, each with a tokenizer built here.
-
-Norm weights and biases are random as well: ones and zeros would hide a norm that is applied twice or not at all.
-"""
+"""Tiny random models in folders, each with a tokenizer built here."""
 
 from __future__ import annotations
 
@@ -12,6 +9,7 @@ from typing import Any
 import pytest
 
 from attnviz.hooks import ModelSpec
+from tests.backends.families import FAMILIES, random_module
 
 CORPUS = [
     "The cat sat on the mat and the dog sat on the log.",
@@ -95,72 +93,6 @@ def wordpiece_tokenizer() -> Any:
     return PreTrainedTokenizerFast(tokenizer_object=core, **names)
 
 
-def _config(family: str, vocabulary: int) -> tuple[str, Any]:
-    import transformers as t
-
-    ends = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
-    base = {
-        "vocab_size": vocabulary,
-        "hidden_size": 64,
-        "num_hidden_layers": 3,
-        "num_attention_heads": 4,
-        "intermediate_size": 96,
-        "max_position_embeddings": 128,
-    }
-    grouped = {**base, **ends, "num_key_value_heads": 2}
-    gpt2 = dict(vocab_size=vocabulary, n_embd=64, n_layer=3, n_head=4, n_positions=128, **ends)
-    capped = {"head_dim": 16, "sliding_window": 6, "query_pre_attn_scalar": 16, "attn_logit_softcapping": 5.0}
-    families: dict[str, tuple[str, Callable[[], Any]]] = {
-        "gpt2": ("AutoModelForCausalLM", lambda: t.GPT2Config(**gpt2)),
-        "llama": ("AutoModelForCausalLM", lambda: t.LlamaConfig(**grouped)),
-        "mistral": ("AutoModelForCausalLM", lambda: t.MistralConfig(**grouped, sliding_window=6)),
-        "gemma2": ("AutoModelForCausalLM", lambda: t.Gemma2Config(**grouped, **capped, final_logit_softcapping=3.0)),
-        "granite": ("AutoModelForCausalLM", lambda: t.GraniteConfig(**grouped, logits_scaling=4.0)),
-        "cohere": ("AutoModelForCausalLM", lambda: t.CohereConfig(**grouped, logit_scale=0.25)),
-        "gpt_neo": (
-            "AutoModelForCausalLM",
-            lambda: t.GPTNeoConfig(
-                vocab_size=vocabulary,
-                hidden_size=64,
-                num_layers=3,
-                num_heads=4,
-                attention_types=[[["global", "local", "global"], 1]],
-                window_size=6,
-                max_position_embeddings=128,
-                **ends,
-            ),
-        ),
-        "mamba": (
-            "AutoModelForCausalLM",
-            lambda: t.MambaConfig(vocab_size=vocabulary, hidden_size=64, num_hidden_layers=2, state_size=8, **ends),
-        ),
-        "bert": ("AutoModelForMaskedLM", lambda: t.BertConfig(**base, pad_token_id=0)),
-        "bert_base": ("AutoModel", lambda: t.BertConfig(**base, pad_token_id=0)),
-    }
-    auto, make = families[family]
-    return auto, make()
-
-
-def random_module(family: str, vocabulary: int) -> Any:
-    """A module whose every parameter is random, large enough that attention is far from uniform."""
-    import torch
-    import transformers
-
-    auto, config = _config(family, vocabulary)
-    module = getattr(transformers, auto).from_config(config)
-    generator = torch.Generator().manual_seed(len(family))
-    with torch.no_grad():
-        for name, parameter in module.named_parameters():
-            noise = torch.randn(parameter.shape, generator=generator)
-            if parameter.ndim > 1:
-                parameter.copy_(0.15 * noise)
-            elif "norm" in name.lower() or "ln_" in name:
-                parameter.add_(0.3 * noise)
-            elif family != "mamba":
-                parameter.add_(0.1 * noise)
-    return module.eval()
-
-
 @pytest.fixture(scope="session", autouse=True)
 def one_thread() -> Iterator[None]:
     import torch
@@ -213,7 +145,7 @@ def eager(model_folder: Callable[[str], Path]) -> Callable[[str], Any]:
 
     def module(family: str) -> Any:
         if family not in modules:
-            auto = getattr(transformers, _config(family, 99)[0])
+            auto = getattr(transformers, FAMILIES[family].auto)
             transformers.utils.logging.disable_progress_bar()
             modules[family] = auto.from_pretrained(model_folder(family), attn_implementation="eager").eval()
             transformers.utils.logging.enable_progress_bar()

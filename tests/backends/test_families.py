@@ -1,129 +1,194 @@
-"""Further architectures, from memory: maps, lens and generation against transformers itself."""
+"""Every family against transformers itself: maps, statistics, logits, lens and generation."""
 
 from __future__ import annotations
 
-import warnings
+import re
+import runpy
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from attnviz.hooks import ModelSpec, Sampling, Tokens, Want
-from attnviz.plugins.backends import hf
+from attnviz.hooks import BadInput, ModelError, Unavailable, Want
+from tests.backends.families import (
+    ANSWER,
+    COUNT,
+    DECODERS,
+    FAMILIES,
+    REFUSED,
+    WANT,
+    compare,
+    load,
+    patterns,
+    random_module,
+    random_tokens,
+    run_eager,
+)
 
-V = 200
-BASE = {
-    "vocab_size": V,
-    "hidden_size": 64,
-    "num_hidden_layers": 3,
-    "num_attention_heads": 4,
-    "intermediate_size": 96,
-    "max_position_embeddings": 128,
-}
-ENDS = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
-GROUPED = {**BASE, **ENDS, "num_key_value_heads": 2}
-EXPERTS = {"num_local_experts": 4, "num_experts_per_tok": 2}
-LINEAR = {
-    "linear_num_value_heads": 4,
-    "linear_num_key_heads": 2,
-    "linear_key_head_dim": 16,
-    "linear_value_head_dim": 16,
-    "num_experts": 4,
-    "num_experts_per_tok": 2,
-    "moe_intermediate_size": 32,
-    "shared_expert_intermediate_size": 32,
-}
-OPT = {"ffn_dim": 96, "word_embed_proj_dim": 64}
-BLOOM = {"vocab_size": V, "hidden_size": 64, "n_layer": 3, "n_head": 4}
-LATENT = {
-    "moe_intermediate_size": 32, "n_routed_experts": 4, "n_group": 1, "topk_group": 1, "num_experts_per_tok": 2,
-    "n_shared_experts": 1, "first_k_dense_replace": 1, "q_lora_rank": 16, "kv_lora_rank": 16, "qk_rope_head_dim": 8,
-    "qk_nope_head_dim": 8, "v_head_dim": 16, "num_key_value_heads": 4,
-}  # fmt: skip
+ROOT = Path(__file__).parent.parent.parent
+ATTENDING = [name for name, family in FAMILIES.items() if family.attending]
+WINDOWED = [name for name, family in FAMILIES.items() if family.window]
 
-# name: (class, configuration, its arguments, route, layers with attention)
-FAMILIES = {
-    "qwen3": ("AutoModelForCausalLM", "Qwen3Config", {**GROUPED, "head_dim": 16}, "interface", [0, 1, 2]),
-    "gpt_neox": ("AutoModelForCausalLM", "GPTNeoXConfig", {**BASE, **ENDS}, "interface", [0, 1, 2]),
-    "opt": ("AutoModelForCausalLM", "OPTConfig", {**BASE, **ENDS, **OPT}, "interface", [0, 1, 2]),
-    "mixtral": ("AutoModelForCausalLM", "MixtralConfig", {**GROUPED, **EXPERTS}, "interface", [0, 1, 2]),
-    "gpt_oss": (
-        "AutoModelForCausalLM",
-        "GptOssConfig",
-        {**GROUPED, **EXPERTS, "head_dim": 16, "sliding_window": 8, "num_hidden_layers": 2},
-        "interface",
-        [0, 1],
-    ),
-    "deepseek_v3": ("AutoModelForCausalLM", "DeepseekV3Config", {**BASE, **ENDS, **LATENT}, "interface", [0, 1, 2]),
-    "qwen3_next": (
-        "AutoModelForCausalLM",
-        "Qwen3NextConfig",
-        {**GROUPED, **LINEAR, "head_dim": 16, "num_hidden_layers": 4},
-        "interface",
-        [3],
-    ),
-    "bloom": ("AutoModelForCausalLM", "BloomConfig", {**BLOOM, **ENDS}, "eager", [0, 1, 2]),
-    "falcon": ("AutoModelForCausalLM", "FalconConfig", {**BASE, **ENDS}, "eager", [0, 1, 2]),
-    "roberta": ("AutoModelForMaskedLM", "RobertaConfig", {**BASE, "pad_token_id": 0}, "interface", [0, 1, 2]),
-    "albert": (
-        "AutoModelForMaskedLM",
-        "AlbertConfig",
-        {**BASE, "pad_token_id": 0, "embedding_size": 32},
-        "interface",
-        [0, 1, 2],
-    ),
-}
-
-
-def random_module(family):
-    import torch
-    import transformers
-
-    auto, config, options, *_ = FAMILIES[family]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        configured = getattr(transformers, config)(**options)
-        module = getattr(transformers, auto).from_config(configured, attn_implementation="eager").eval()
-    generator = torch.Generator().manual_seed(1)
-    with torch.no_grad():
-        for name, parameter in module.named_parameters():
-            noise = torch.randn(parameter.shape, generator=generator)
-            if parameter.ndim > 1:
-                parameter.copy_(0.15 * noise)
-            else:
-                parameter.add_(noise if "sink" in name else 0.2 * noise)
-    return module
+WITHOUT_LENS = {"albert": "its transformer blocks were not found", "bert_base": "has no output over a vocabulary"}
+READABLE = [name for name in FAMILIES if name not in WITHOUT_LENS]
 
 
 @pytest.fixture(scope="module")
-def tokens():
-    ids = np.random.default_rng(0).integers(3, V, 24)
-    return Tokens(ids, ("x",) * 24, np.full((24, 2), -1), np.zeros(24, bool), "x" * 24)
+def built(tokenizers_by_kind):
+    """family -> (the backend's model, a module of the same weights with eager attention); built once."""
+    models = {}
+
+    def build(family):
+        if family not in models:
+            module = random_module(family)
+            models[family] = (load(family, module, tokenizers_by_kind["bytes"]), module)
+        return models[family]
+
+    return build
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_family(family, tokens, tokenizers_by_kind):
+def test_the_card_names_route_and_layers(family, built):
+    expected, card = FAMILIES[family], built(family)[0].card
+    assert card.route == expected.route
+    assert tuple(layer.kind for layer in card.layers) == expected.layers
+    assert [layer.index for layer in card.layers if layer.heads] == expected.attending
+    assert {layer.window for layer in card.layers if layer.kind == "sliding"} <= {expected.window}
+    assert {layer.window for layer in card.layers if layer.kind != "sliding"} <= {None}
+    assert card.causal == (family in DECODERS)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_numbers_are_those_of_eager_attention(family, built):
+    model, module = built(family)
+    found = compare(model, module)
+    assert found.logits <= 1e-5
+    if FAMILIES[family].attending:
+        assert found.maps <= 1e-5
+        assert found.statistics <= 2e-5
+    assert (found.lens is None) == (family in WITHOUT_LENS)
+    assert found.lens is None or found.lens <= 1e-5
+    if family in DECODERS:
+        assert found.generated == ANSWER
+        assert (found.rows is None) == (family == "mamba")
+        assert found.rows is None or found.rows <= 1e-5
+
+
+@pytest.mark.parametrize("family", ATTENDING)
+def test_counts_and_pictures_are_those_of_eager_attention(family, built):
+    """Keys with weight in any head; largest weight of each block of 3 × 3 tokens."""
+    model, module = built(family)
+    trace = model.trace(random_tokens(), WANT)
+    assert [index for index, layer in enumerate(trace.layers) if layer is not None] == FAMILIES[family].attending
+    for index, weights in zip(FAMILIES[family].attending, run_eager(module, random_tokens().ids)[0], strict=True):
+        layer = trace.layer(index)
+        assert layer.allowed.tolist() == (weights > 0).any(0).sum(1).tolist()
+        assert layer.seen_by.tolist() == (weights > 0).any(0).sum(0).tolist()
+        pooled = weights.reshape(-1, COUNT // 3, 3, COUNT // 3, 3).max((2, 4))
+        assert np.abs(layer.thumbnail.astype(int) - np.round(255 * np.sqrt(pooled))).max() <= 1
+
+
+@pytest.mark.parametrize("family", WINDOWED)
+def test_a_window_is_a_band(family, built):
+    expected, (model, _) = FAMILIES[family], built(family)
+    trace = model.trace(random_tokens(), Want())
+    back = np.arange(COUNT)[:, None] - np.arange(COUNT)[None]  # tokens from the query back to the key
+    seen = back >= 0 if model.card.causal else np.ones_like(back, bool)
+    for index, kind in enumerate(expected.layers):
+        band = seen & (np.abs(back) < expected.window) if kind == "sliding" else seen
+        assert model.card.layers[index].window == (expected.window if kind == "sliding" else None)
+        assert ((patterns(trace.layer(index)) > 0).any(0) == band).all()
+        hidden = trace.layer(index).hidden()
+        assert ((~band if hidden is None else hidden) == ~band).all()
+
+
+def test_rows_leave_to_a_learned_sink_what_its_logit_takes(built):
+    """Share of the sink: exp(sink) / (exp(sink) + Σ exp(score)), stated beside rows that sum to the rest."""
+    model, module = built("gpt_oss")
+    trace = model.trace(random_tokens(), Want())
+    for index, block in enumerate(module.model.layers):
+        layer = trace.layer(index)
+        np.testing.assert_array_equal(layer.sinks, block.self_attn.sinks.detach())
+        keys = layer.k.astype(np.float64).repeat(layer.heads // len(layer.k), 0)
+        powers = np.where(layer.hidden(), 0, np.exp(layer.scale * layer.q @ keys.transpose(0, 2, 1)))
+        taken = np.exp(layer.sinks.astype(np.float64))[:, None]
+        share = taken / (taken + powers.sum(-1))
+        rows = patterns(layer).sum(-1)
+        assert (rows < 1).all()
+        np.testing.assert_allclose(rows, 1 - share, atol=1e-5)
+    for family in set(ATTENDING) - {"gpt_oss"}:
+        layer = built(family)[0].trace(random_tokens(), Want()).layer(FAMILIES[family].attending[0])
+        assert layer.sinks is None
+        np.testing.assert_allclose(patterns(layer).sum(-1), 1, atol=1e-5)
+
+
+def test_a_hybrid_model_keeps_its_own_layer_numbers(built):
     import torch
 
-    *_, route, with_attention = FAMILIES[family]
-    module = random_module(family)
-    model = hf.load(ModelSpec(family, objects=(module, tokenizers_by_kind["bytes"])))
-    assert model.card.route == route
+    model, module = built("qwen3_next")
+    seen = []
+    hook = module.model.layers[3].self_attn.register_forward_hook(lambda part, given, output: seen.append(output[1]))
     with torch.no_grad():
-        output = module(input_ids=torch.tensor(tokens.ids[None].copy()), output_attentions=True)
-    trace = model.trace(tokens, Want())
-    assert [i for i, layer in enumerate(trace.layers) if layer is not None] == with_attention
-    assert [c.index for c in model.card.layers if c.heads] == with_attention
-    for index, expected in zip(with_attention, output.attentions, strict=True):
-        layer = trace.layer(index)
-        maps = np.stack([layer.pattern(head) for head in range(layer.heads)])
-        np.testing.assert_allclose(maps, expected[0], atol=1e-5)
-        np.testing.assert_allclose(layer.column_sum, expected[0].sum(1), atol=2e-5)
-        assert (layer.sinks is not None) == (family == "gpt_oss")
-    if family != "albert":
-        table = model.lens(tokens, positions=[3, 20], top_k=4, targets=[5, -1], sites="blocks")
-        assert table.self_check.ok
-        expected = torch.log_softmax(output.logits[0, [3, 20]], -1)
-        np.testing.assert_allclose(table.top_logprobs[-1], expected.topk(4).values, atol=1e-4)
-    if model.card.causal:
-        answer = model.generate(tokens, Sampling(max_new_tokens=3)).ids[len(tokens) :]
-        assert answer[0] == int(output.logits[0, -1].argmax())
+        module(input_ids=torch.tensor(random_tokens().ids[None].copy()))
+    hook.remove()
+    trace = model.trace(random_tokens(), Want())
+    np.testing.assert_allclose(patterns(trace.layer(3)), seen[0][0], atol=1e-5)
+    assert set(trace.missing) == {0, 1, 2}
+    with pytest.raises(BadInput, match="Layer 0 has no attention: its kind is linear attention"):
+        trace.attention(0, 0)
+
+
+@pytest.mark.parametrize("family", READABLE)
+def test_the_last_row_of_the_lens_is_the_output(family, built):
+    import torch
+
+    model, module = built(family)
+    table = model.lens(random_tokens(), positions=[3, 20], top_k=4, targets=[5, -1], sites="blocks")
+    assert table.self_check.ok
+    expected = torch.tensor(run_eager(module, random_tokens().ids)[1]).log_softmax(-1)
+    np.testing.assert_allclose(table.top_logprobs[-1], expected[[3, 20]].topk(4).values, atol=1e-5, rtol=0)
+    assert table.target_logprob[-1, 0] == pytest.approx(float(expected[3, 5]), abs=1e-5)
+
+
+@pytest.mark.parametrize(("family", "why"), WITHOUT_LENS.items())
+def test_without_a_lens_the_card_says_why(family, why, built):
+    model = built(family)[0]
+    assert why in model.card.missing["logits"]
+    with pytest.raises(Unavailable, match=why):
+        model.lens(random_tokens(), positions=[3], top_k=4, targets=[5], sites="blocks")
+
+
+def test_without_attention_the_architecture_is_named(built):
+    with pytest.raises(Unavailable, match="MambaForCausalLM gives no attention"):
+        built("mamba")[0].trace(random_tokens(), Want())
+
+
+@pytest.mark.parametrize("family", REFUSED)
+def test_what_is_refused_is_refused_in_words(family, tokenizers_by_kind):
+    module = random_module(family)
+    with pytest.raises(ModelError, match=f"{type(module).__name__}: encoder-decoder models cannot be loaded"):
+        load(family, module, tokenizers_by_kind["bytes"])
+
+
+def test_the_page_of_families_lists_what_is_tested():
+    """Names, layers and routes; the figures are those of the machine that wrote it."""
+    lines = (ROOT / "docs" / "families.md").read_text("utf-8").splitlines()
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines if line.startswith("|")]
+    assert rows[0][:4] == ["family", "class", "layers", "route"]
+    expected = [[name, family.layers_in_words(), family.route] for name, family in FAMILIES.items()]
+    expected += [[name, "–", "refused"] for name in REFUSED]
+    assert [[row[0], *row[2:4]] for row in rows[2:]] == expected
+
+
+@pytest.mark.parametrize("family", ["gpt_oss", "albert", "mamba", "t5"])
+def test_the_page_of_families_is_what_its_program_writes(family):
+    program = runpy.run_path(str(ROOT / "docs" / "families.py"))
+    row = program["measure"](family)
+    text = (ROOT / "docs" / "families.md").read_text("utf-8")
+    written = next(line for line in program["page"]([row]).splitlines() if line.startswith(f"| {family} |"))
+    assert without_figures(written) in map(without_figures, text.splitlines())
+    assert f"* {row.cells[3]}: {row.reason} (" in text
+
+
+def without_figures(line):
+    return re.sub(r"\b\d(e-\d\d)?\b", "", line)

@@ -164,8 +164,9 @@ def _layer_of_calls(module: torch.nn.Module, modules: list[torch.nn.Module], cou
 
 def _kinds(module: torch.nn.Module, count: int) -> list[str]:
     """Kind of each block, as far as its configuration says."""
-    types = getattr(module.config.get_text_config(), "layer_types", None) or []
-    names = {"sliding_attention": "sliding", "linear_attention": "linear", "full_attention": "full"}
+    config = module.config.get_text_config()
+    types = getattr(config, "layer_types", None) or getattr(config, "attention_layers", None) or []  # or: GPT-Neo
+    names = {"sliding_attention": "sliding", "local": "sliding", "linear_attention": "linear"}
     kinds = [names.get(t, "full") for t in types]
     return kinds if len(kinds) == count else ["full"] * count
 
@@ -224,8 +225,11 @@ def _eager_route(module: torch.nn.Module, eager: _Look, count: int, refused: str
     total = max([count, *(index + 1 for index in layers)])
     kinds = _kinds(module, total)
     cards = [LayerCard(i, "linear" if kinds[i] == "linear" else "none", 0, 0) for i in range(total)]
+    config = module.config.get_text_config()
+    width = getattr(config, "sliding_window", None) or getattr(config, "window_size", None)
     for index, weights in zip(layers, eager.maps, strict=True):
-        cards[index] = LayerCard(index, kinds[index], weights.shape[0], weights.shape[0])
+        window = width if kinds[index] == "sliding" else None
+        cards[index] = LayerCard(index, kinds[index], weights.shape[0], weights.shape[0], window)
     return Route(
         name="eager",
         reason=f"transformers' eager maps, because {refused}",

@@ -1,0 +1,111 @@
+"""Runs every family that is tested and writes how far it is from transformers' eager attention: docs/families.md.
+
+python docs/families.py [FILE]
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT))
+
+import torch  # noqa: E402
+import transformers  # noqa: E402
+
+from attnviz.hooks import ModelError  # noqa: E402
+from tests.backends.conftest import byte_level_tokenizer  # noqa: E402
+from tests.backends.families import (  # noqa: E402
+    COUNT,
+    FAMILIES,
+    REFUSED,
+    Differences,
+    compare,
+    load,
+    random_module,
+)
+
+COLUMNS = ("family", "class", "layers", "route", "maps", "statistics", "logits", "lens", "generation")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table, and why the model is read on this route."""
+
+    cells: tuple[str, ...]
+    reason: str
+
+
+def measure(family: str) -> Row:
+    """Builds the family's tiny random model, loads it, and compares all it gives."""
+    module = random_module(family)
+    name = type(module).__name__
+    try:
+        model = load(family, module, byte_level_tokenizer())
+    except ModelError as refusal:
+        return Row((family, name, "–", "refused", *"–––––"), str(refusal).replace(name, "the class"))
+    card, found = model.card, compare(model, module)
+    lens = card.missing.get("logits") or f"yes, {digits(found.lens)}"
+    generation = card.missing.get("generation") or _generation(found)
+    measured = (digits(found.maps), digits(found.statistics), digits(found.logits))
+    cells = (family, name, FAMILIES[family].layers_in_words(), card.route, *measured, lens, generation)
+    return Row(cells, card.route_reason.replace(name, "the class"))
+
+
+def _generation(found: Differences) -> str:
+    return f"{found.generated} ids" + ("" if found.rows is None else f", rows {digits(found.rows)}")
+
+
+def digits(difference: float | None) -> str:
+    """One digit; none where there is no such number."""
+    return "–" if difference is None else f"{difference:.0e}" if difference else "0"
+
+
+def page(rows: list[Row]) -> str:
+    """The table and what its columns say."""
+    lines = [f"| {' | '.join(row)} |" for row in (COLUMNS, ["---"] * len(COLUMNS), *(r.cells for r in rows))]
+    reasons: dict[tuple[str, str], list[str]] = {}
+    for row in rows:
+        reasons.setdefault((row.cells[3], row.reason), []).append(row.cells[0])
+    return f"""# Families
+
+Tiny models of random weights (norms and biases too), each read by attnviz and by transformers with eager attention:
+transformers {transformers.__version__}, torch {torch.__version__}, CPU, float32, {COUNT} tokens. Written by
+`python docs/families.py`; the tests run the same comparison with the limits of the last section.
+
+{chr(10).join(lines)}
+
+**layers**: kinds in order; of a sliding layer the window, so that a query sees only keys nearer than this. Of a hybrid
+model the linear layers have no maps and are shown as missing, under their own numbers.
+
+**maps, statistics, logits**: largest absolute difference over all layers, heads and rows. Statistics (entropy, largest
+weight, distance, received attention, the largest weights) are compared with their definitions in float64. On the eager
+route maps and logits come from transformers itself, so their difference is 0.
+
+**lens**: whether there is one, and how far its last row is from the model's own logits; else why not.
+
+**generation**: how many greedy tokens were those of argmax step by step without a cache (again with a repetition
+penalty), and how far the attention of one pass over prompt and answer is from that of each step.
+
+## Routes
+
+{chr(10).join(f"* {route}: {reason} ({', '.join(names)})" for (route, reason), names in reasons.items())}
+
+Layers of gpt_oss have a learned sink beside the keys: their rows sum to less than 1, and the rest is the sink's.
+
+## Limits
+
+maps 1e-5, statistics 2e-5, logits 1e-5, lens 1e-5, rows of the answer 1e-5; ids, layers, windows and routes exact.
+"""
+
+
+def main(file: str = str(ROOT / "docs" / "families.md")) -> None:
+    """Measure everything and write the page."""
+    torch.set_num_threads(1)
+    Path(file).write_text(page([measure(family) for family in (*FAMILIES, *REFUSED)]), "utf-8")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,320 @@
+"""Every family of text models that is checked, as tiny random configurations, and what it is checked against.
+
+Norm weights and biases are random as well: ones and zeros would hide a norm that is applied twice or not at all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any
+
+import numpy as np
+
+from attnviz.hooks import LayerCapture, Model, ModelSpec, Sampling, Tokens, Want
+from attnviz.plugins.backends import hf
+from attnviz.plugins.backends.attention_function import collecting
+from attnviz.plugins.backends.capture import AttentionCollector
+from attnviz.plugins.backends.loading import quiet
+
+VOCABULARY = 200
+COUNT = 24  # tokens of the run that is compared
+PROMPT, ANSWER = 10, 8  # tokens of a prompt, and of what is generated after it
+WINDOW = 6  # shorter than the run and than prompt and answer
+TOP_K = 4
+WANT = Want(thumbnail=10, top_k=TOP_K)
+
+ENDS = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
+BASE = {
+    "hidden_size": 64, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 96,
+    "max_position_embeddings": 128,
+}  # fmt: skip
+DECODER = {**BASE, **ENDS}
+ENCODER = {**BASE, "pad_token_id": 0}
+GROUPED = {**DECODER, "num_key_value_heads": 2}
+CAPPED = {**GROUPED, "head_dim": 16, "sliding_window": WINDOW, "query_pre_attn_scalar": 16}
+EXPERTS = {**GROUPED, "num_local_experts": 4, "num_experts_per_tok": 2}
+MANY_EXPERTS = {
+    **GROUPED, "head_dim": 16, "num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32,
+}  # fmt: skip
+LINEAR = {
+    "linear_num_value_heads": 4, "linear_num_key_heads": 2, "linear_key_head_dim": 16, "linear_value_head_dim": 16,
+    "shared_expert_intermediate_size": 32, "num_hidden_layers": 4,
+}  # fmt: skip
+LATENT = {
+    "moe_intermediate_size": 32, "n_routed_experts": 4, "n_group": 1, "topk_group": 1, "num_experts_per_tok": 2,
+    "n_shared_experts": 1, "first_k_dense_replace": 1, "q_lora_rank": 16, "kv_lora_rank": 16, "qk_rope_head_dim": 8,
+    "qk_nope_head_dim": 8, "v_head_dim": 16, "num_key_value_heads": 4,
+}  # fmt: skip
+SHORT = {"n_embd": 64, "n_layer": 3, "n_head": 4, "n_positions": 128, **ENDS}
+NEO = {
+    **ENDS, "hidden_size": 64, "num_layers": 3, "num_heads": 4, "attention_types": [[["global", "local", "global"], 1]],
+    "window_size": WINDOW, "max_position_embeddings": 128,
+}  # fmt: skip
+DISTIL = {"dim": 64, "n_layers": 3, "n_heads": 4, "hidden_dim": 96, "max_position_embeddings": 128}
+MODERN = {**DECODER, "cls_token_id": 1, "sep_token_id": 2, "local_attention": 8, "global_attn_every_n_layers": 3}
+RELATIVE = {"relative_attention": True, "pos_att_type": ["p2c", "c2p"]}
+T5 = {"d_model": 64, "d_kv": 16, "d_ff": 96, "num_layers": 2, "num_heads": 4, "decoder_start_token_id": 0}
+BOTH = {
+    "d_model": 64, "encoder_layers": 2, "decoder_layers": 2, "encoder_attention_heads": 4, "decoder_attention_heads": 4,
+    "encoder_ffn_dim": 96, "decoder_ffn_dim": 96, "decoder_start_token_id": 2, "forced_eos_token_id": 2, **ENDS,
+}  # fmt: skip
+
+CAUSAL, MASKED, BARE = "AutoModelForCausalLM", "AutoModelForMaskedLM", "AutoModel"
+FULL, SLIDING = ("full",) * 3, ("sliding",) * 3
+
+
+@dataclass(frozen=True)
+class Family:
+    """A configuration, and what the model's card must say.
+
+    kind     model type of transformers
+    options  arguments of its configuration
+    layers   kind of each layer;  window  of its sliding layers: a query sees keys nearer than this
+    route    interface | eager | none
+    auto     the class that makes the module
+    """
+
+    kind: str
+    options: Mapping[str, Any]
+    layers: tuple[str, ...] = FULL
+    window: int | None = None
+    route: str = "interface"
+    auto: str = CAUSAL
+
+    def config(self, vocabulary: int = VOCABULARY) -> Any:
+        import transformers
+
+        with quiet():
+            return transformers.AutoConfig.for_model(self.kind, vocab_size=vocabulary, **self.options)
+
+    @property
+    def attending(self) -> list[int]:
+        """Layers that have maps."""
+        return [index for index, kind in enumerate(self.layers) if kind in ("full", "sliding")]
+
+    def layers_in_words(self) -> str:
+        """Runs of layers of one kind, in order."""
+        named = [kind if self.window is None or kind != "sliding" else f"sliding {self.window}" for kind in self.layers]
+        runs = [(kind, len(list(run))) for kind, run in groupby(named)]
+        return ", ".join(kind if count == 1 else f"{count} × {kind}" for kind, count in runs)
+
+
+DECODERS = {
+    "gpt2": Family("gpt2", SHORT),
+    "llama": Family("llama", GROUPED),
+    "mistral": Family("mistral", {**GROUPED, "sliding_window": WINDOW}, SLIDING, WINDOW),
+    "qwen2": Family("qwen2", GROUPED),
+    "qwen3": Family("qwen3", {**GROUPED, "head_dim": 16}),
+    "gemma2": Family(
+        "gemma2",
+        {**CAPPED, "attn_logit_softcapping": 5.0, "final_logit_softcapping": 3.0},
+        ("sliding", "full", "sliding"),
+        WINDOW,
+    ),
+    "gemma3": Family(
+        "gemma3_text",
+        {**CAPPED, "layer_types": ["sliding_attention", "sliding_attention", "full_attention"]},
+        ("sliding", "sliding", "full"),
+        WINDOW,
+    ),
+    "gpt_neox": Family("gpt_neox", DECODER),
+    "gpt_neo": Family("gpt_neo", NEO, ("full", "sliding", "full"), WINDOW, "eager"),
+    "gptj": Family("gptj", {**SHORT, "rotary_dim": 8}, route="eager"),
+    "opt": Family("opt", {**DECODER, "ffn_dim": 96, "word_embed_proj_dim": 64}),
+    "bloom": Family("bloom", {"hidden_size": 64, "n_layer": 3, "n_head": 4, **ENDS}, route="eager"),
+    "phi": Family("phi", DECODER),
+    "phi3": Family("phi3", GROUPED),
+    "falcon": Family("falcon", DECODER, route="eager"),
+    "falcon_alibi": Family("falcon", {**DECODER, "alibi": True}, route="eager"),
+    "stablelm": Family("stablelm", GROUPED),
+    "olmo2": Family("olmo2", GROUPED),
+    "smollm3": Family("smollm3", GROUPED),
+    "mixtral": Family("mixtral", EXPERTS),
+    "qwen3_moe": Family("qwen3_moe", MANY_EXPERTS),
+    "gpt_oss": Family(
+        "gpt_oss",
+        {**EXPERTS, "head_dim": 16, "sliding_window": WINDOW, "num_hidden_layers": 2},
+        ("sliding", "full"),
+        WINDOW,
+    ),
+    "cohere": Family("cohere", {**GROUPED, "logit_scale": 0.25}),
+    "granite": Family("granite", {**GROUPED, "logits_scaling": 4.0, "residual_multiplier": 0.5}),
+    "deepseek_v3": Family("deepseek_v3", {**DECODER, **LATENT}),
+    "qwen3_next": Family("qwen3_next", {**MANY_EXPERTS, **LINEAR}, ("linear", "linear", "linear", "full")),
+    "mamba": Family(
+        "mamba", {"hidden_size": 64, "num_hidden_layers": 2, "state_size": 8, **ENDS}, ("none",) * 2, route="none"
+    ),
+}
+ENCODERS = {
+    "bert": Family("bert", ENCODER, auto=MASKED),
+    "bert_base": Family("bert", ENCODER, auto=BARE),
+    "roberta": Family("roberta", ENCODER, auto=MASKED),
+    "distilbert": Family("distilbert", DISTIL, auto=MASKED),
+    "modernbert": Family("modernbert", MODERN, ("full", "sliding", "sliding"), 5, auto=MASKED),
+    "electra": Family("electra", {**ENCODER, "embedding_size": 64}, auto=MASKED),
+    "deberta_v2": Family("deberta-v2", {**ENCODER, **RELATIVE}, route="eager", auto=MASKED),
+    "albert": Family("albert", {**ENCODER, "embedding_size": 32}, auto=MASKED),
+}
+FAMILIES = {**DECODERS, **ENCODERS}
+REFUSED = {
+    "t5": Family("t5", T5, (), auto="AutoModelForSeq2SeqLM"),
+    "bart": Family("bart", BOTH, (), auto="AutoModelForSeq2SeqLM"),
+    "marian": Family("marian", BOTH, (), auto="AutoModelForSeq2SeqLM"),
+}
+
+
+def random_module(family: str, vocabulary: int = VOCABULARY) -> Any:
+    """A module whose every parameter is random, large enough that attention is far from uniform."""
+    import torch
+    import transformers
+
+    made = {**FAMILIES, **REFUSED}[family]
+    with quiet():
+        module = getattr(transformers, made.auto).from_config(made.config(vocabulary), attn_implementation="eager")
+    generator = torch.Generator().manual_seed(len(family))
+    with torch.no_grad():
+        for name, parameter in module.named_parameters():
+            noise = torch.randn(parameter.shape, generator=generator)
+            if parameter.ndim > 1:
+                parameter.copy_(0.15 * noise)
+            elif "norm" in name.lower() or "ln_" in name:
+                parameter.add_(0.3 * noise)
+            elif "sink" in name:
+                parameter.copy_(noise)
+            elif family != "mamba":  # its vectors are logarithms of decay rates
+                parameter.add_(0.1 * noise)
+    return module.eval()
+
+
+def random_tokens(count: int = COUNT) -> Tokens:
+    """Ids without a text."""
+    ids = np.random.default_rng(0).integers(3, VOCABULARY, count)
+    return Tokens(ids, ("x",) * count, np.full((count, 2), -1), np.zeros(count, bool), "x" * count)
+
+
+def load(family: str, module: Any, tokenizer: Any) -> Model:
+    """The backend's model around the weights of `module`."""
+    return hf.load(ModelSpec(family, objects=(module, tokenizer)))
+
+
+# --------------------------------------------------------------------------------------------- against eager attention
+
+
+def run_eager(module: Any, ids: Any) -> tuple[list[np.ndarray[Any, Any]], np.ndarray[Any, Any]]:
+    """Maps [H, T, T] of every layer that has one, and logits [T, V] (states [T, d] without an output head)."""
+    import torch
+
+    with torch.no_grad():
+        output = module(input_ids=torch.tensor(np.asarray(ids)[None].copy()), output_attentions=True)
+    maps = [weights[0].numpy() for weights in getattr(output, "attentions", None) or () if weights is not None]
+    return maps, output[0][0].numpy()
+
+
+def brute_force(weights: np.ndarray[Any, Any]) -> dict[str, np.ndarray[Any, Any]]:
+    """Statistics of a map [H, T, T] as their definitions say, in float64."""
+    maps = weights.astype(np.float64)
+    logs = np.log2(maps, out=np.zeros_like(maps), where=maps > 0)
+    apart = np.abs(np.arange(maps.shape[1])[:, None] - np.arange(maps.shape[2])[None])
+    return {
+        "entropy": -(maps * logs).sum(-1),
+        "row_max": maps.max(-1),
+        "distance": (maps * apart).sum(-1),
+        "column_sum": maps.sum(1),
+        "top_weights": -np.sort(-maps, axis=-1)[..., :TOP_K],
+    }
+
+
+def patterns(layer: LayerCapture) -> np.ndarray[Any, Any]:
+    """[H, T, T] maps of a layer."""
+    return np.stack([layer.pattern(head) for head in range(layer.heads)])
+
+
+@dataclass(frozen=True)
+class Differences:
+    """Largest absolute differences from eager attention; None where the model has no such number.
+
+    logits      with our attention function, idle and capturing
+    maps, statistics   of every layer
+    lens        of its last row from the model's logits
+    generated   tokens of a greedy answer, with and without penalty, all of them those of argmax step by step
+    rows        of the answer's attention from that of each step
+    """
+
+    logits: float
+    maps: float | None = None
+    statistics: float | None = None
+    lens: float | None = None
+    generated: int | None = None
+    rows: float | None = None
+
+
+def compare(model: Any, module: Any) -> Differences:
+    """The backend's model against a module of the same weights with eager attention."""
+    tokens = random_tokens()
+    maps, logits = run_eager(module, tokens.ids)
+    found: dict[str, Any] = {"logits": _compare_logits(model, tokens, logits)}
+    if "attention" in model.card.capabilities:
+        layers = [layer for layer in model.trace(tokens, WANT).layers if layer is not None]
+        pairs = list(zip(layers, maps, strict=True))
+        found["maps"] = max(_apart(patterns(layer), weights) for layer, weights in pairs)
+        found["statistics"] = max(
+            _apart(getattr(layer, name), expected)
+            for layer, weights in pairs
+            for name, expected in brute_force(weights).items()
+        )
+    if "logits" in model.card.capabilities:
+        table = model.lens(tokens, positions=range(COUNT), top_k=TOP_K, targets=[-1] * COUNT, sites="blocks")
+        found["lens"] = table.self_check.max_abs_diff
+    if "generation" in model.card.capabilities:
+        found["generated"], found["rows"] = _compare_answer(model, module)
+    return Differences(**found)
+
+
+def _apart(found: Any, expected: Any) -> float:
+    assert np.shape(found) == np.shape(expected), (np.shape(found), np.shape(expected))
+    return float(np.abs(np.asarray(found, np.float64) - expected).max())
+
+
+def _compare_logits(model: Any, tokens: Tokens, expected: np.ndarray[Any, Any]) -> float:
+    import torch
+
+    ids = torch.tensor(tokens.ids[None].copy())
+    with torch.no_grad():
+        idle = model.module()(input_ids=ids)[0][0]
+        with collecting(AttentionCollector(model.route.calls, WANT.thumbnail)):
+            captured = model.module()(input_ids=ids)[0][0]
+    return max(_apart(idle, expected), _apart(captured, expected))
+
+
+def _compare_answer(model: Any, module: Any) -> tuple[int, float | None]:
+    """Tokens of the longest answer, and the largest difference of any row of one trace over prompt and answer.
+
+    Step t is a pass of eager attention over the first t tokens, without a cache. Its last row chose token t; that of
+    the step over all tokens is the last token's own. Once without and once with a penalty: without, some models of
+    random weights say one token again and again.
+    """
+    prompt, lengths, rows = random_tokens(PROMPT), [], []
+    for penalty in (1.0, 2.0):
+        run = model.generate(prompt, Sampling(max_new_tokens=ANSWER, repetition_penalty=penalty))
+        trace = model.trace(run, Want()) if "attention" in model.card.capabilities else None
+        layers = [] if trace is None else [layer for layer in trace.layers if layer is not None]
+        for stop in range(PROMPT, len(run) + 1):
+            maps, logits = run_eager(module, run.ids[:stop])
+            chosen = int(_penalised(logits[-1], run.ids[:stop], penalty).argmax())
+            assert stop == len(run) or run.ids[stop] == chosen, f"token {stop} is {run.ids[stop]}, argmax is {chosen}"
+            for layer, weights in zip(layers, maps, strict=True):
+                found = np.stack([layer.pattern(head, slice(stop - 1, stop))[0] for head in range(layer.heads)])
+                rows.append(_apart(found, np.pad(weights[:, -1], ((0, 0), (0, len(run) - stop)))))
+        lengths.append(len(run) - PROMPT)
+        assert lengths[-1] == ANSWER or run.ids[-1] == ENDS["eos_token_id"], f"stopped after {lengths[-1]} tokens"
+    return max(lengths), max(rows, default=None)
+
+
+def _penalised(logits: np.ndarray[Any, Any], seen: Any, penalty: float) -> np.ndarray[Any, Any]:
+    """Logits of tokens that were seen divided by the penalty, or times it if negative (Keskar et al. 2019)."""
+    changed = logits.copy()
+    for token in set(seen.tolist()):
+        changed[token] *= penalty if changed[token] < 0 else 1 / penalty
+    return changed
