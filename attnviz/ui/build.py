@@ -205,8 +205,7 @@ def _outputs(page: Page) -> list[Any]:
     menus = [group.menu for group in page.groups.values() if group.menu is not None]
     panels = [component for panel in page.panels for component in (panel.frame, *panel.outputs)]
     side = page.side
-    column = [side.notice, *(c for c in side.asked if c not in (side.backend, side.device)), side.examples]
-    return [page.run, page.strip, page.tabs, *column, *menus, *panels]
+    return [page.run, page.strip, page.tabs, side.notice, *side.asked, side.examples, *menus, *panels]
 
 
 def _values(panel: Panel, values: Mapping[Any, Any]) -> dict[str, Any]:
@@ -338,10 +337,12 @@ def _column(page: Page, wish: wishes.Wish) -> Updates:
         side.prompt: wish.prompt,
         side.category: wish.category,
         side.format: wish.format,
+        side.backend: wish.backend,
+        side.device: wish.device,
         side.answer: wish.answer,
         side.length: wish.length,
         side.temperature: wish.temperature,
-        side.seed: "" if wish.seed is None else f"{wish.seed:.0f}",
+        side.seed: "" if wish.seed is None else str(wish.seed),
         side.examples: examples_value(entry.examples if entry else ()),
     }
 

@@ -10,10 +10,11 @@ from attnviz.session import ROLES, TracedRun
 
 
 def prompt_of(run: Run) -> str:
-    """The prompt alone: the text up to the end of the last token that was not generated."""
+    """The prompt alone: the text up to the first character of the answer."""
     if run.generated_from is None:
         return run.text
-    return run.text[: max(run.tokens.offsets[: run.generated_from, 1].tolist(), default=0)]
+    starts = [start for start in run.tokens.offsets[run.generated_from :, 0].tolist() if start >= 0]
+    return run.text[: min(starts, default=len(run.text))]
 
 
 def messages_of(run: Run) -> list[dict[str, str]]:

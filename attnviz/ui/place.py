@@ -69,9 +69,10 @@ def address_selection(url: Mapping[str, str], heads: list[int], tokens: int) -> 
             continue
         text = url[name]
         layer = chosen.get("layer")
-        counts = {"layer": len(heads), "head": heads[layer] if layer is not None else max(heads, default=0)}
+        own = heads[layer] if layer is not None else 0
+        counts = {"layer": len(heads), "head": own or max(heads, default=0)}  # no attention there: as the page does
         count = counts.get(name, tokens)
-        if not (text.isascii() and text.isdigit()) or int(text[:9]) >= count:
+        if not (text.isascii() and text.isdigit()) or len(text) > 9 or int(text) >= count:
             known = f"0 to {count - 1}" if count else "none"
             raise BadInput(f"The address asks for {name} {text[:40]!r}. Here there are {count}: {known}.")
         chosen[name] = int(text)

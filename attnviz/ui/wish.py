@@ -20,6 +20,8 @@ OWN = "own"
 """Value of the menu's last line: a model that is not on the menu."""
 FORMATS = ("auto", "text", "chat")
 """How a prompt is read: auto = as a chat message where the model has a chat template, else as plain text."""
+CHOSEN = ("format", "backend", "device")
+"""What is in the address only if it is not "auto"."""
 LONGEST_ADDRESS = 6000
 """Characters of a prompt that still goes into the address."""
 NEW_TOKENS = 40
@@ -36,7 +38,7 @@ class Wish:
     answer: bool
     length: float | None
     temperature: float | None
-    seed: float | None
+    seed: int | None
     backend: str
     device: str
     category: str
@@ -66,8 +68,8 @@ def asked(
     Raises:
         BadInput: a seed that is no whole number.
     """
-    if seed and not (seed.strip().isascii() and seed.strip().isdigit()):
-        raise BadInput(f"Seed: expected a whole number from 0, or nothing, got {seed!r}.")
+    if seed and not _is_whole(seed.strip()):
+        raise BadInput(f"Seed: expected a whole number from 0, or nothing, got {seed[:40]!r}.")
     texts = (backend or "auto", device or "auto", category or "", form or "auto")
     return Wish(
         model or "", own or "", prompt or "", bool(answer), length, temperature, int(seed) if seed else None, *texts
@@ -164,10 +166,10 @@ def load(session: Session, wish: Wish) -> LoadedModel:
 
 
 def _answered(session: Session, model: LoadedModel, wish: Wish, prompt: Mapping[str, Any], job: Job) -> TracedRun:
-    if wish.length is None:
-        raise BadInput("New tokens: expected a whole number, got nothing.")
-    length, temperature = int(wish.length), float(wish.temperature or 0.0)
-    seed = None if wish.seed is None else int(wish.seed)
+    if wish.length is None or not float(wish.length).is_integer():
+        got = "nothing" if wish.length is None else wish.length
+        raise BadInput(f"New tokens: expected a whole number, got {got}.")
+    length, temperature, seed = int(wish.length), float(wish.temperature or 0.0), wish.seed
     if temperature > 0 and seed is None:
         seed = secrets.randbelow(2**31)  # so that the answer can be made again
     label, said = session.model(model.spec).label, []
@@ -189,14 +191,14 @@ def _answered(session: Session, model: LoadedModel, wish: Wish, prompt: Mapping[
 
 
 def address_of(wish: Wish, run: TracedRun) -> dict[str, str]:
-    """What the address must say for a link to open this run again; a very long prompt is left out."""
-    said = {"model": wish.source, "category": run.run.category, "format": "" if wish.format == "auto" else wish.format}
-    if len(wish.prompt) <= LONGEST_ADDRESS:
-        said["prompt"] = wish.prompt
+    """What the address must say for a link to open this run again; of a very long prompt only that it is left out."""
+    said = {"model": wish.source, "category": run.run.category}
+    said |= {name: chosen for name in CHOSEN if (chosen := getattr(wish, name)) != "auto"}
+    said |= {"prompt": wish.prompt} if len(wish.prompt) <= LONGEST_ADDRESS else {"long": str(len(wish.prompt))}
     sampling = run.run.sampling
     said["answer"] = str(sampling.max_new_tokens) if sampling else "0"
     if sampling is not None and sampling.temperature > 0:
-        said |= {"temperature": f"{sampling.temperature:g}", "seed": str(sampling.seed)}
+        said |= {"temperature": repr(sampling.temperature), "seed": str(sampling.seed)}
     return {key: value for key, value in said.items() if value}
 
 
@@ -204,13 +206,16 @@ def wish_of_address(url: Mapping[str, str], registry: Registry) -> Wish:
     """What an address asks for; what it leaves out is as on the first screen.
 
     Raises:
-        BadInput: numbers that are none.
+        BadInput: numbers that are none, or a prompt that was too long for an address.
     """
+    if "long" in url and "prompt" not in url:
+        text = f"The prompt of this link was too long for an address ({url['long'][:20]} characters)."
+        raise BadInput(f"{text} Paste it into the prompt and press Run.")
     entry = default_entry(registry)
     source = url.get("model", entry.name if entry else "")
     listed = source in registry.models
     prompt = url.get("prompt") or default_prompt(registry.models.get(source) or entry)
-    answer = _number(url, "answer")  # absent: as on the first screen; 0: none
+    answer = _whole(url, "answer")  # absent: as on the first screen; 0: none
     return Wish(
         model=source if listed else OWN,
         own="" if listed else source,
@@ -218,11 +223,9 @@ def wish_of_address(url: Mapping[str, str], registry: Registry) -> Wish:
         answer=answer is None or answer > 0,
         length=answer or NEW_TOKENS,
         temperature=_number(url, "temperature") or 0.0,
-        seed=_number(url, "seed"),
-        backend="auto",
-        device="auto",
+        seed=_whole(url, "seed"),
         category=url.get("category", "")[:200],
-        format=url.get("format", "auto"),
+        **{name: url.get(name, "auto") for name in CHOSEN},
     )
 
 
@@ -239,6 +242,16 @@ def _number(url: Mapping[str, str], name: str) -> float | None:
     if name not in url:
         return None
     try:
-        return float(url[name][:20])
+        return float(url[name])
     except ValueError:
         raise BadInput(f"The address gives {name} as {url[name][:40]!r}; expected a number.") from None
+
+
+def _whole(url: Mapping[str, str], name: str) -> int | None:
+    if name in url and not _is_whole(url[name]):
+        raise BadInput(f"The address gives {name} as {url[name][:40]!r}; expected a number, whole and not negative.")
+    return int(url[name]) if name in url else None
+
+
+def _is_whole(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) <= 20

@@ -1,6 +1,7 @@
 """Pieces of the page without a browser: templates, places, controls, Python code, background work."""
 
 import ast
+import dataclasses
 import subprocess
 import sys
 from pathlib import Path
@@ -57,7 +58,9 @@ def test_the_selection_of_an_address():
         "head": 3,
         "token": 6,
     }
-    for url in ({"layer": "3"}, {"layer": "2", "head": "0"}, {"token": "7"}, {"head": "٣"}, {"layer": "1e0"}):
+    # the page keeps a head while a layer without attention is selected, and writes both into the address
+    assert address_selection({"layer": "2", "head": "3"}, [4, 4, 0], 7) == {"layer": 2, "head": 3}
+    for url in ({"layer": "3"}, {"layer": "2", "head": "4"}, {"layer": "0000000005"}, {"token": "7"}, {"head": "٣"}, {"layer": "1e0"}):
         with pytest.raises(BadInput, match="asks for"):
             address_selection(url, [4, 4, 0], 7)
 
@@ -132,6 +135,59 @@ def test_the_python_code_gives_the_same_numbers(monkeypatch, capsys, prompt, for
     assert printed["provenance"] == finding.provenance
 
 
+@pytest.mark.parametrize(
+    "chosen",
+    [
+        {},
+        {"answer": False},
+        {"temperature": 0.1234567, "seed": 9007199254740993},
+        {"temperature": 1.0, "category": "Math", "format": "text", "backend": "rules", "device": "cpu"},
+    ],
+)
+def test_an_address_asks_for_the_run_it_was_written_for(chosen):
+    from attnviz.ui.background import Job
+    from attnviz.ui.wish import Wish, address_of, make_run, wish_of_address
+
+    session = session_over_rules()
+    wish = dataclasses.replace(Wish("fake", "", "abab", True, 9, 0.0, None, "auto", "auto", ""), **chosen)
+    run = make_run(session, wish, Job())
+    again = wish_of_address(address_of(wish, run), session.registry)
+    expected = dataclasses.replace(wish, seed=run.run.sampling.seed if run.run.sampling else None)
+    assert dataclasses.replace(again, length=9) == expected
+    assert again.length == 9 or not wish.answer
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        {"answer": "nan"}, {"answer": "inf"}, {"answer": "-5"}, {"answer": "1.5"}, {"seed": "nan"}, {"seed": "-1"},
+        {"seed": "1.5"}, {"seed": "9" * 5000}, {"temperature": "hot"}, {"long": "9000"},
+    ],
+)  # fmt: skip
+def test_an_address_that_cannot_be_followed_is_refused(url):
+    from attnviz.ui.wish import wish_of_address
+
+    with pytest.raises(BadInput):
+        wish_of_address(url, session_over_rules().registry)
+
+
+@pytest.mark.parametrize("seed", ["9" * 5000, "-1", "   ", "1.0", "٣"])
+def test_a_seed_that_is_no_whole_number_is_refused(seed):
+    from attnviz.ui.wish import asked
+
+    with pytest.raises(BadInput, match="Seed: expected a whole number"):
+        asked("fake", "", "ab", True, 3, 0.5, seed, "auto", "auto", "", "auto")
+
+
+@pytest.mark.parametrize("length", [None, float("nan"), float("inf"), 2.5, 0, -1, 1e9])
+def test_a_length_that_is_no_whole_number_is_refused(length):
+    from attnviz.ui.background import Job
+    from attnviz.ui.wish import Wish, make_run
+
+    with pytest.raises(BadInput, match=r"[Nn]ew.tokens: expected"):
+        make_run(session_over_rules(), Wish("fake", "", "ab", True, length, 0.0, None, "auto", "auto", ""), Job())
+
+
 def test_prompt_and_messages_of_a_run():
     from attnviz.hooks import ModelSpec, Run, Sampling
     from attnviz.ui.describe import messages_of, prompt_of
@@ -145,4 +201,7 @@ def test_prompt_and_messages_of_a_run():
     plain = model.tokenize("abab")
     run = Run("id", ModelSpec("fake"), "fake", model.generate(plain, Sampling(2)), generated_from=len(plain))
     assert (prompt_of(run), messages_of(run)) == ("abab", [])
+    unplaced = run.tokens.offsets.copy()
+    unplaced[: len(plain)] = -1  # a slow tokenizer does not say where its tokens stand
+    assert prompt_of(dataclasses.replace(run, tokens=dataclasses.replace(run.tokens, offsets=unplaced))) == "abab"
     assert np.array_equal(run.tokens.ids[: len(plain)], plain.ids)

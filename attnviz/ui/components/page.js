@@ -123,7 +123,9 @@
       const put = (key, value) => value === null || value === undefined || value === ""
         ? url.searchParams.delete(key) : url.searchParams.set(key, value);
       const address = run ? run.address : {};
-      for (const key of ["model", "prompt", "answer", "temperature", "seed", "category", "format"]) put(key, address[key]);
+      for (const key of ["model", "prompt", "long", "answer", "temperature", "seed", "category", "format", "backend", "device"]) {
+        put(key, address[key]);
+      }
       put("tab", tab);
       const open = [...bars.values()].find((bar) => visible(bar.element));
       put("analysis", open && open.element.dataset.alone !== "1" ? open.element.dataset.analysis : null);
