@@ -146,6 +146,7 @@ DECODERS = {
     "mamba": Family(
         "mamba", {"hidden_size": 64, "num_hidden_layers": 2, "state_size": 8, **ENDS}, ("none",) * 2, route="none"
     ),
+    "rwkv": Family("rwkv", {"hidden_size": 64, "num_hidden_layers": 2, **ENDS}, ("none",) * 2, route="none"),
 }
 ENCODERS = {
     "bert": Family("bert", ENCODER, auto=MASKED),
@@ -156,6 +157,9 @@ ENCODERS = {
     "electra": Family("electra", {**ENCODER, "embedding_size": 64}, auto=MASKED),
     "deberta_v2": Family("deberta-v2", {**ENCODER, **RELATIVE}, route="eager", auto=MASKED),
     "albert": Family("albert", {**ENCODER, "embedding_size": 32}, auto=MASKED),
+    "longformer": Family(
+        "longformer", {**ENCODER, "attention_window": [8] * 3}, ("none",) * 3, route="none", auto=MASKED
+    ),
 }
 FAMILIES = {**DECODERS, **ENCODERS}
 REFUSED = {
@@ -304,7 +308,7 @@ def _compare_answer(model: Any, module: Any) -> tuple[int, float | None]:
             maps, logits = run_eager(module, run.ids[:stop])
             chosen = int(_penalised(logits[-1], run.ids[:stop], penalty).argmax())
             assert stop == len(run) or run.ids[stop] == chosen, f"token {stop} is {run.ids[stop]}, argmax is {chosen}"
-            for layer, weights in zip(layers, maps, strict=True):
+            for layer, weights in zip(layers, maps if layers else [], strict=True):
                 found = np.stack([layer.pattern(head, slice(stop - 1, stop))[0] for head in range(layer.heads)])
                 rows.append(_apart(found, np.pad(weights[:, -1], ((0, 0), (0, len(run) - stop)))))
         lengths.append(len(run) - PROMPT)

@@ -79,10 +79,11 @@ def choose_route(module: torch.nn.Module, vocabulary: int) -> Route:
                 module.set_attn_implementation(name)
                 return _interface_route(module, look, eager, count)
             refused = fault
-    if eager is not None and eager.maps:
+    returned = _returned(eager)
+    if eager is not None and returned is None:
         _set_implementation(module, "eager")
         return _eager_route(module, eager, count, refused)
-    reason = f"{architecture} gives no attention: {refused}, and it returns no attention maps."
+    reason = f"{architecture} gives no attention: {refused}, and {returned}."
     cards = tuple(LayerCard(i, "none", 0, 0) for i in range(count))
     return Route("none", reason, cards, missing=dict.fromkeys(range(count), reason))
 
@@ -148,6 +149,17 @@ def _difference(look: _Look, eager: _Look | None) -> str | None:
             return f"map {index} has shape {ours.shape}, eager's {theirs.shape}"
         if not np.abs(ours - theirs).max() <= limit:
             return f"map {index} differs from eager attention by {np.abs(ours - theirs).max():.2g}"
+    return None
+
+
+def _returned(eager: _Look | None) -> str | None:
+    """Why what the model returns as attention are no maps over tokens, or None."""
+    if eager is None or not eager.maps:
+        return "it returns no attention maps"
+    for weights in eager.maps:  # Longformer returns [H, Q, window], RWKV states
+        if weights.ndim != 3 or weights.shape[1:] != (_PROBE_TOKENS, _PROBE_TOKENS):
+            size = f"{_PROBE_TOKENS}, {_PROBE_TOKENS}"
+            return f"what it returns has shape {list(weights.shape)} for {_PROBE_TOKENS} tokens, not [heads, {size}]"
     return None
 
 
