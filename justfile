@@ -27,9 +27,10 @@ fix:
     ruff check --fix .
     ruff format .
 
-# the README's picture
+# the README's picture and the table of families
 docs:
     python docs/screenshot.py
+    python docs/families.py
 
 # open the app
 run:

@@ -58,6 +58,12 @@ def test_the_card_names_route_and_layers(family, built):
     assert card.causal == (family in DECODERS)
 
 
+@pytest.mark.parametrize("family", ["mixtral", "qwen3_moe", "gpt_oss", "deepseek_v3", "qwen3_next", "llama"])
+def test_the_card_counts_experts(family, built):
+    expected = None if family == "llama" else 4
+    assert {layer.experts for layer in built(family)[0].card.layers if layer.heads} == {expected}
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_numbers_are_those_of_eager_attention(family, built):
     model, module = built(family)

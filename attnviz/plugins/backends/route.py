@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     import torch
 
 _PROBE_TOKENS = 8
+_EXPERTS = ("num_local_experts", "num_experts", "n_routed_experts")  # Mixtral, Qwen, DeepSeek
 
 
 @dataclass(frozen=True)
@@ -196,7 +197,8 @@ def _interface_route(module: torch.nn.Module, look: _Look, eager: _Look | None, 
     total = max([count, *(index + 1 for index in layers)])
     kinds = _kinds(module, total)
     missing = _without_attention(kinds, set(layers))
-    experts = getattr(module.config.get_text_config(), "num_local_experts", None)
+    config = module.config.get_text_config()
+    experts = next((n for name in _EXPERTS if (n := getattr(config, name, None))), None)
     cards = [LayerCard(i, kinds[i] if kinds[i] == "linear" else "none", 0, 0) for i in range(total)]
     for index, capture, (_, call) in zip(layers, look.captures, look.calls, strict=True):
         window = call.window or (getattr(call.module, "sliding_window", None) if kinds[index] == "sliding" else None)
