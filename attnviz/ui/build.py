@@ -19,7 +19,7 @@ from attnviz.ui.components.part import source
 from attnviz.ui.components.pieces import examples_value, status_line, token_strip
 from attnviz.ui.controls import changes
 from attnviz.ui.describe import heads_of, run_value
-from attnviz.ui.panels import Panel, Updates, build_panel, show
+from attnviz.ui.panels import Panel, Updates, build_panel, show, shows
 from attnviz.ui.place import Place, address_selection, parse_place
 from attnviz.ui.plugins_tab import build_plugins_tab
 from attnviz.ui.publish import publish
@@ -127,15 +127,18 @@ def _wire(app: gr.Blocks, page: Page) -> None:
         js=_gather("window.attnviz.place()"),
         **PRIVATE,
     )
-    opened = [event for group in page.groups.values() for event in _wire_group(page, group)]
-    side.cancel.click(
-        lambda: [_info("Cancelled. What was there stays."), *[None for _ in page.panels]],
-        None,
-        [side.notice, *(panel.notice for panel in page.panels)],
-        cancels=[first, started, picked, *opened],
+    under_way = [first, started, picked, *(event for g in page.groups.values() for event in _wire_group(page, g))]
+    # First the work ends, then its traces go: an answer on its way would bring them back.
+    side.cancel.click(None, None, None, cancels=under_way, **PRIVATE).then(
+        lambda run, place: _cancelled(page, run, parse_place(place)),
+        [page.run, page.place],
+        [side.notice, *(component for panel in page.panels for component in panel.outputs)],
+        js=_gather("window.attnviz.place()"),
         **PRIVATE,
     )
-    side.clear.click(lambda: _cleared(page), None, everything, **PRIVATE)
+    side.clear.click(None, None, None, cancels=under_way, **PRIVATE).then(
+        lambda: _cleared(page), None, everything, **PRIVATE
+    )
     side.model.input(lambda name: _model_chosen(page.session, name), side.model, [side.own, side.examples], **PRIVATE)
 
 
@@ -350,6 +353,16 @@ def _column(page: Page, wish: wishes.Wish) -> Updates:
 def _cleared(page: Page) -> Updates:
     emptied = {k: v for panel in page.panels for k, v in panel.empty().items()}
     return {page.run: "", page.strip: None, page.side.notice: _info("Cleared. Press Run for a new result."), **emptied}
+
+
+def _cancelled(page: Page, run: str, place: Place) -> Updates:
+    """What was there stays, unless it is of an earlier run than the one in the strip."""
+    stale = [p for p in page.panels if p.analysis.name in place.shown and not shows(p, run, place)]
+    said = "Cancelled before the picture of this run was there." if stale else "Cancelled. What was there stays."
+    updates: Updates = {page.side.notice: _info(said), **{panel.notice: None for panel in page.panels}}
+    for panel in stale:
+        updates |= panel.empty()
+    return updates
 
 
 def _model_chosen(session: Session, name: str) -> tuple[Any, Any]:

@@ -70,7 +70,7 @@ def build_panel(session: Session, analysis: Analysis, alone: bool, visible: bool
 
 
 def show(session: Session, panel: Panel, run_id: str, place: Place, values: Mapping[str, Any]) -> Iterator[Updates]:
-    """Bring a panel up to date with run, selection and controls; the previous result stays if that fails."""
+    """Bring a panel up to date with run, selection and controls; if that fails the result of this run stays."""
     analysis = panel.analysis
     try:
         if not run_id:
@@ -99,9 +99,15 @@ def show(session: Session, panel: Panel, run_id: str, place: Place, values: Mapp
             except StopIteration as end:
                 finding, drawn = end.value
                 break
-        yield _drawn(session, panel, renderer, finding, drawn, given, mark)
+        yield _drawn(session, panel, renderer, finding, drawn, params, mark)
     except Exception as error:  # the boundary of the page: shown where it belongs, logged if it is a bug
-        yield {panel.notice: error_notice(error)}
+        notice = error_notice(error)
+        yield {panel.notice: notice} if shows(panel, run_id, place) else panel.empty(notice)
+
+
+def shows(panel: Panel, run_id: str, place: Place) -> bool:
+    """Whether what the panel shows is of this run."""
+    return place.shown.get(panel.analysis.name, "").startswith(f"{run_id}:")
 
 
 def _chosen(panel: Panel, place: Place) -> Renderer:
@@ -123,7 +129,7 @@ def _signature(panel: Panel, run_id: str, renderer: Renderer, given: Mapping[str
     if _follows(renderer):
         linked = {name: value for name, value in linked.items() if isinstance(value, str)}
     text = json.dumps([run_id, renderer.name, to_jsonable(given), linked], sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    return f"{run_id}:{hashlib.sha256(text.encode()).hexdigest()[:16]}"
 
 
 def _follows(renderer: Renderer) -> bool:
@@ -136,14 +142,16 @@ def _drawn(
     renderer: Renderer,
     finding: SavableFinding,
     drawn: Any,
-    given: Mapping[str, Any],
+    params: Mapping[str, Any],
     mark: str,
 ) -> Updates:
+    linked = {p.name: p.type for p in panel.analysis.params if p.linked}
     bar = {
         **finding_value(finding),
         **({"info": [], "warnings": []} if renderer.produces == "script" else {}),  # a script view says these itself
-        "given": to_jsonable(given),
-        "linked": {p.name: p.type for p in panel.analysis.params if p.linked},
+        "given": to_jsonable({name: value for name, value in params.items() if name not in linked}),
+        "linked": linked,
+        "made": to_jsonable(params),
         "follows": _follows(renderer),
         "renderer": renderer.name,
         "views": [{"name": r.name, "title": r.title} for r in panel.renderers],
@@ -185,7 +193,7 @@ class ServerFunctions:
         wanted = request.get("renderer")
         for renderer in self.session.renderers(type(finding.result)):
             if renderer.name == wanted and renderer.detail is not None:
-                return {"detail": to_jsonable(renderer.detail(finding))}
+                return {"detail": to_jsonable(renderer.detail(finding)), "about": finding_value(finding)}
         raise BadInput(f"There is no renderer {wanted!r} that gives details of {analysis}.")
 
     def _export_file(self, request: Mapping[str, Any]) -> dict[str, Any]:

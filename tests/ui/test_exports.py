@@ -41,6 +41,19 @@ def test_every_format_of_a_pattern(page):
     assert content.lower().startswith(b"<!doctype html>")
 
 
+def test_the_status_line_gives_the_provenance_of_the_head_in_sight(page):
+    for layer, head in ((0, 3), (1, 1), (0, 3)):
+        page.evaluate(f"window.attnviz.select({{layer: {layer}, head: {head}}})")
+        shown = (
+            f"document.querySelector('#app-panel-attention_pattern [data-shown]').dataset.shown === '{layer}.{head}'"
+        )
+        page.wait_for_function(shown)
+        document = json.loads(download(page, "attention_pattern", ".json")[1])
+        assert (document["params"]["layer"], document["params"]["head"]) == (layer, head)
+        mark = page.locator("#app-status .app-provenance").get_attribute("title").split("\n")[0]
+        assert mark == document["provenance"]
+
+
 def test_a_format_that_does_not_exist_is_refused(page):
     answer = page.evaluate(
         """async () => {

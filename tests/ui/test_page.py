@@ -211,6 +211,43 @@ def test_progress_and_cancel(page):
     page.locator("#app-panel-slow .app-progress").wait_for(state="detached")
 
 
+def test_nothing_of_an_earlier_run_stays_under_a_new_one(page):
+    open_tab(page, "Errors")
+    page.wait_for_selector("#app-panel-broken .toy[data-ready='1']")
+    panel(page, "broken").get_by_label("Divide").check()
+    panel(page, "broken").get_by_role("alert").wait_for()
+    assert panel(page, "broken").locator(".toy").count() == 1
+    page.locator("#app-prompt textarea").fill("another prompt that fails")
+    page.get_by_role("button", name="Run", exact=True).click()
+    panel(page, "broken").locator(".toy").wait_for(state="detached")
+    assert "ZeroDivisionError" in panel(page, "broken").get_by_role("alert").inner_text()
+    assert "Provenance" not in page.locator("#app-status").inner_text()
+
+
+def test_cancel_in_the_middle_of_a_new_run_leaves_nothing_of_the_earlier_one(page):
+    open_tab(page, "Slow")
+    panel(page, "slow").locator("td").first.wait_for()
+    page.locator("#app-prompt textarea").fill("one that is cancelled")
+    page.get_by_role("button", name="Run", exact=True).click()
+    page.locator("#app-panel-slow .app-progress").wait_for()
+    page.get_by_role("button", name="Cancel").click()
+    page.get_by_text("Cancelled before the picture of this run was there.").wait_for()
+    assert panel(page, "slow").locator("td").count() == 0
+    assert page.locator("#app-panel-slow .app-progress").count() == 0
+
+
+def test_clear_ends_what_is_under_way(page):
+    open_tab(page, "Slow")
+    page.locator("#app-prompt textarea").fill("one that is cleared away")
+    page.get_by_role("button", name="Run", exact=True).click()
+    page.locator("#app-panel-slow .app-progress").wait_for()
+    page.get_by_role("button", name="Clear").click()
+    page.get_by_text("Cleared. Press Run for a new result.").wait_for()
+    page.wait_for_timeout(4000)  # longer than the analysis takes
+    assert page.locator("#app-strip .app-token").count() == panel(page, "slow").locator("td").count() == 0
+    assert page.get_by_text("Cleared. Press Run for a new result.").count() == 1
+
+
 def test_clear_removes_results(page):
     page.get_by_role("button", name="Clear").click()
     page.locator("#app-strip .app-token").first.wait_for(state="detached")

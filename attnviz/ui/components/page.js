@@ -149,6 +149,7 @@
     run = value && value.id ? value : null;
     known = known || run !== null;
     if (run && run.id !== before) {
+      for (const key of abouts.keys()) if (JSON.parse(key)[0] !== run.id) abouts.delete(key);
       selection.token = null;
       if (run.selection) Object.assign(selection, run.selection);
     }
@@ -189,6 +190,10 @@
         }
         const answer = await answers.get(key);
         if (answer && answer.error) { answers.delete(key); throw new Error(answer.error); }
+        if (run && value && request.run === run.id) {
+          abouts.set(aboutKey(request.run, request.analysis, request.params), answer.about);
+          refreshStatus();
+        }
         return answer.detail;
       },
       inflate,
@@ -238,13 +243,21 @@
   // ---- what is open
 
   const statusListeners = new Set();
+  const abouts = new Map();  // what was asked for -> seconds, cached and provenance of it, for the run in the strip
+  const aboutKey = (id, analysis, given) => JSON.stringify([id, analysis, Object.entries(given).sort()]);
   function refreshStatus() {
-    const open = [...bars.values()].find((bar) => visible(bar.element) && bar.value);
-    for (const listener of statusListeners) listener(run, open ? open.value : null);
+    const open = [...bars.entries()].find(([, bar]) => visible(bar.element) && bar.value);
+    let about = null;  // a view of another run, or a head that is not here yet, has none
+    if (open && run && open[1].value.run === run.id) {
+      const [analysis, {value}] = open;
+      about = value.follows ? abouts.get(aboutKey(run.id, analysis, params(analysis))) || null : value;
+    }
+    for (const listener of statusListeners) listener(run, about);
   }
 
   function setBar(analysis, bar) {
     bars.set(analysis, bar);
+    if (bar.value) abouts.set(aboutKey(bar.value.run, analysis, bar.value.made), bar.value);
     refreshStatus();
     writeAddress();
   }

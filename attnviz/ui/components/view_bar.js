@@ -101,7 +101,11 @@ function draw() {
   if (value.info.length) slot.append(make("div", "app-info", value.info.join(" ")));
   for (const warning of value.warnings) slot.append(make("div", "app-notice app-is-warning", warning));
   window.attnviz.setBar(analysis, bar);
+  if (late()) setTimeout(() => { if (late()) bar.recompute(); }, 200);
 }
+
+// An answer that was under way when another run came.
+const late = () => bar.value && window.attnviz.run && bar.value.run !== window.attnviz.run.id && window.attnviz.visible(slot);
 
 slot.addEventListener("keydown", (event) => { if (event.key === "Escape" && open) { event.stopPropagation(); toggle(open); } });
 let inSight = false;
