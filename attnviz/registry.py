@@ -148,7 +148,7 @@ def load_registry(
     for candidate in _built_in():
         _add(state, candidate)
     if not safe:
-        found = [*_in_folder(folder or plugin_folder()), *(_installed() if entry_points else ())]
+        found = [*_in_folder(state, folder or plugin_folder()), *(_installed() if entry_points else ())]
         for candidate in _chosen(state, found, _choice(only)):
             _add(state, candidate)
     return state.registry()
@@ -180,10 +180,17 @@ def _own_version() -> str:
         return "source"
 
 
-def _in_folder(folder: Path | None) -> Iterator[_Candidate]:
-    if folder is None or not folder.is_dir():
+def _in_folder(state: _Loading, folder: Path | None) -> Iterator[_Candidate]:
+    """The drop-in files of the folder; a folder that was asked for and cannot be read is recorded."""
+    if folder is None:
         return
-    for path in sorted(folder.iterdir()):
+    try:
+        paths = sorted(folder.iterdir())
+    except OSError as error:
+        reason = f"The plugin folder cannot be read: {error.strerror}. Correct {FOLDER}, or make the folder."
+        state.failures.append(Failure(folder.name, str(folder), "import", reason))
+        return
+    for path in paths:
         is_file = path.suffix == ".py" and not path.name.startswith(("_", "."))
         if is_file or (path.is_dir() and (path / "__init__.py").is_file()):
             yield _from_path(path)
@@ -267,7 +274,11 @@ def _add(state: _Loading, candidate: _Candidate) -> None:
     except (Exception, SystemExit) as error:
         state.fail(candidate, "import", f"{type(error).__name__}: {error}", error)
         return
-    hooks = _registered(state, candidate, plugin)
+    try:
+        hooks = _registered(state, candidate, plugin)
+    except Exception as error:  # such as a module whose __getattr__ raises
+        state.fail(candidate, "register", f"{type(error).__name__}: {error}", error)
+        return
     provides = [pair for name, function in hooks for pair in _index(state, candidate, name, function)]
     if hooks:
         version = candidate.version or str(getattr(plugin, "__version__", ""))

@@ -175,3 +175,57 @@ def test_one_plugin_can_be_loaded_alone(folder):
     registry = load_one(path / "mine.py")
     assert "mine" in registry.analyses
     assert "other" not in registry.analyses
+
+
+@pytest.mark.parametrize(
+    "descriptor",
+    [
+        'Analysis("x", "T", ["g"], "s", print, HeadScores)',
+        'Analysis("x", None, "g", "s", print, HeadScores)',
+        'Analysis("x", "T", "g", "s", print, None)',
+        'Analysis("x", "T", "g", "s", print, HeadScores, requires="attention")',
+        'Renderer("x", "T", HeadScores, "text", print)',
+        'Renderer("x", "T", (5,), "text", print)',
+        'ModelEntry("x", "T", None, "s", "l")',
+        'ModelEntry("x", "T", "x", "s", "l", examples=("a", "b"))',
+    ],
+)
+def test_a_descriptor_of_wrong_types_is_a_recorded_failure(tmp_path, descriptor):
+    kind = {"A": "analyses", "R": "renderers", "M": "models"}[descriptor[0]]
+    body = f"from attnviz.hooks import *\n\n@hookimpl\ndef attnviz_{kind}():\n    return [{descriptor}]\n"
+    (tmp_path / "odd.py").write_text(body, "utf-8")
+    registry = load_registry(folder=tmp_path, entry_points=False)
+    assert [(f.plugin, f.stage) for f in registry.failures] == [("odd", "hook")]
+    assert "x" not in getattr(registry, kind)
+
+
+def test_requires_may_be_any_collection_of_names():
+    from attnviz.hooks import Analysis, HeadScores
+
+    assert Analysis("x", "T", "g", "s", print, HeadScores, requires=["logits"]).requires == frozenset({"logits"})
+
+
+def test_a_module_that_cannot_be_asked_for_its_hooks_is_recorded(tmp_path):
+    body = "def __getattr__(name):\n    raise RuntimeError('no')\ndef __dir__():\n    return ['attnviz_tools']\n"
+    (tmp_path / "odd.py").write_text(body, "utf-8")
+    failure = load_registry(folder=tmp_path, entry_points=False).failures[0]
+    assert (failure.plugin, failure.stage, failure.reason) == ("odd", "register", "RuntimeError: no")
+
+
+def test_a_plugin_folder_that_is_not_there_is_recorded(tmp_path, monkeypatch):
+    monkeypatch.setenv("ATTNVIZ_PLUGIN_FOLDER", str(tmp_path / "typo"))
+    failure = load_registry(entry_points=False).failures[0]
+    assert (failure.plugin, failure.source) == ("typo", str(tmp_path / "typo"))
+    assert "No such file or directory" in failure.reason
+
+
+def test_odd_files_are_failures_and_the_rest_loads(tmp_path):
+    (tmp_path / "bytes.py").write_bytes(b'x = "\xff"')
+    (tmp_path / "loop.py").symlink_to("loop.py")
+    (tmp_path / "folder.py").mkdir()
+    (tmp_path / "mark.py").write_bytes(
+        b"\xef\xbb\xbffrom attnviz.hooks import hookimpl\n@hookimpl\ndef attnviz_tools():\n    return []\n"
+    )
+    registry = load_registry(folder=tmp_path, entry_points=False)
+    assert {f.plugin for f in registry.failures} == {"bytes", "loop", "folder"}
+    assert "mark" in {p.name for p in registry.plugins}

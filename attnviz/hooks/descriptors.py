@@ -12,11 +12,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from attnviz.errors import BadInput, PluginError, UnknownName
-from attnviz.types import Want
+from attnviz.types import Result, Want
 
 if TYPE_CHECKING:
     from attnviz.hooks.contracts import AnalysisRequest, Model
-    from attnviz.types import Finding, ModelSpec, Result, View
+    from attnviz.types import Finding, ModelSpec, View
 
 CAPABILITIES = frozenset(
     {"attention", "hidden_states", "logits", "gradients", "interventions", "generation", "sensors"}
@@ -27,6 +27,16 @@ _NAME = re.compile(r"[a-z][a-z0-9_]*")
 def _check_name(kind: str, name: str) -> None:
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise PluginError(f"{kind} name {name!r}: expected lower-case letters, digits and _ (it becomes an option).")
+
+
+def _check_texts(owner: str, **texts: object) -> None:
+    for name, value in texts.items():
+        if not isinstance(value, str):
+            raise PluginError(f"{owner}: {name} must be text, got {type(value).__name__}.")
+
+
+def _is_result(value: object) -> bool:
+    return isinstance(value, type) and issubclass(value, Result)
 
 
 def _check_callable(owner: str, value: object) -> None:
@@ -175,10 +185,16 @@ class Analysis:
 
     def __post_init__(self) -> None:
         _check_name("Analysis", self.name)
+        _check_texts(f"Analysis {self.name}", title=self.title, group=self.group, summary=self.summary)
         _check_callable(f"Analysis {self.name}: run", self.run)
+        if not _is_result(self.produces):
+            raise PluginError(f"Analysis {self.name}: produces must be a Result type, got {self.produces!r:.80}.")
+        if isinstance(self.requires, str):
+            raise PluginError(f"Analysis {self.name}: requires must be a set of names, got {self.requires!r}.")
         for capability in self.requires:
             if capability not in CAPABILITIES:
                 raise PluginError(str(UnknownName(f"capability of analysis {self.name}", capability, CAPABILITIES)))
+        object.__setattr__(self, "requires", frozenset(self.requires))
         names = [p.name for p in self.params]
         if len(set(names)) != len(names):
             raise PluginError(f"Analysis {self.name}: a parameter name appears twice in {names}.")
@@ -227,6 +243,11 @@ class Renderer:
         from attnviz.types import View
 
         _check_name("Renderer", self.name)
+        _check_texts(f"Renderer {self.name}", title=self.title, script=self.script, style=self.style)
+        if not isinstance(self.accepts, tuple) or not all(map(_is_result, self.accepts)):
+            raise PluginError(
+                f"Renderer {self.name}: accepts must be a tuple of Result types, got {self.accepts!r:.80}."
+            )
         _check_callable(f"Renderer {self.name}: render", self.render)
         if self.produces not in View.KINDS:
             raise PluginError(f"Renderer {self.name}: produces {self.produces!r}, not one of {', '.join(View.KINDS)}.")
@@ -320,3 +341,8 @@ class ModelEntry:
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._/-]*", self.name):
             raise PluginError(f"ModelEntry name {self.name!r}: expected letters, digits and . _ / -.")
+        texts = {name: getattr(self, name) for name in ("title", "source", "size", "licence", "note", "first_run")}
+        _check_texts(f"ModelEntry {self.name}", **texts)
+        for pair in self.examples:
+            if not (isinstance(pair, tuple) and len(pair) == 2 and all(isinstance(text, str) for text in pair)):
+                raise PluginError(f"ModelEntry {self.name}: examples are (category, prompt) pairs, got {pair!r:.80}.")
