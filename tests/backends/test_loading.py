@@ -347,6 +347,25 @@ def test_four_threads_at_once_get_what_each_gets_alone(loaded):
 # --------------------------------------------------------------------------------------------- prompts
 
 
+def test_what_another_thread_makes_the_default_type_changes_no_number(model_folder):
+    import torch
+
+    model = hf.load(ModelSpec(str(model_folder("llama"))))  # loading sets it, for the whole process
+    tokens = model.tokenize("one two one two")
+    want = Want(top_k=2, values=True)
+    before, usual = model.trace(tokens, want), torch.get_default_dtype()
+    try:
+        for other in (torch.bfloat16, torch.float64):
+            torch.set_default_dtype(other)
+            for layer, expected in zip(model.trace(tokens, want).layers, before.layers, strict=True):
+                for name in ("entropy", "row_max", "distance", "column_sum", "thumbnail", "top_weights", "value_norm"):
+                    found, wanted = getattr(layer, name), getattr(expected, name)
+                    assert found.dtype == wanted.dtype
+                    np.testing.assert_array_equal(found, wanted)
+    finally:
+        torch.set_default_dtype(usual)
+
+
 def test_more_tokens_than_positions(loaded):
     model = loaded("llama")
     with pytest.raises(BadInput, match=r"has 200 tokens; .* has 128 positions. Shorten it by 72 tokens"):

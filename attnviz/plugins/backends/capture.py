@@ -190,7 +190,7 @@ def _read_mask(mask: torch.Tensor) -> _Mask:
     shown = mask if mask.dtype == torch.bool else mask > torch.finfo(mask.dtype).min / 2
     bias = None
     if shown.shape[0] > 1 and not bool((shown == shown[:1]).all()):  # a mask of its own for each head
-        bias = torch.zeros(shown.shape, device=mask.device).masked_fill_(~shown, float("-inf"))
+        bias = torch.zeros(shown.shape, dtype=torch.float32, device=mask.device).masked_fill_(~shown, float("-inf"))
     if mask.dtype != torch.bool and bool((mask.masked_fill(~shown, 0) != 0).any()):
         bias = mask.float().masked_fill(~shown, float("-inf") if bias is not None else 0.0)
     visible = shown.any(dim=0)  # [Q, K]

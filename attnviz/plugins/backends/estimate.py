@@ -173,7 +173,7 @@ def _piece(shape: LayerShape, device: torch.device, together: bool, top_k: int, 
     import torch
 
     heads = shape.heads if together else 1
-    query = torch.ones(heads, tokens, shape.width or 64, device=device)
+    query = torch.ones(heads, tokens, shape.width or 64, dtype=torch.float32, device=device)
     if shape.width:
         scores = Scores(query, query, query, 0.1, causal=True)
         return lambda: stream_statistics(scores, 64, top_k=top_k)

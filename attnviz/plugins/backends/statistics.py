@@ -80,11 +80,15 @@ class _Accumulator:
         self.causal = causal
         self.cell = max(1, -(-max(queries, keys) // edge))  # tokens per edge of one thumbnail cell
         self.positions = torch.arange(max(queries, keys), dtype=torch.float32, device=device)
-        self.ones = torch.ones(queries, device=device)
-        self.entropy, self.row_max, self.distance = torch.empty(3, heads, queries, device=device)
-        self.column_sum = torch.zeros(heads, keys, device=device)
-        self.pooled = torch.zeros(heads, -(-queries // self.cell), -(-keys // self.cell), device=device)
-        self.top_weights = torch.zeros(heads, queries, min(top_k, keys), device=device) if top_k else None
+        self.ones = torch.ones(queries, dtype=torch.float32, device=device)
+        self.entropy, self.row_max, self.distance = torch.empty(3, heads, queries, dtype=torch.float32, device=device)
+        self.column_sum = torch.zeros(heads, keys, dtype=torch.float32, device=device)
+        self.pooled = torch.zeros(
+            heads, -(-queries // self.cell), -(-keys // self.cell), dtype=torch.float32, device=device
+        )
+        self.top_weights = (
+            torch.zeros(heads, queries, min(top_k, keys), dtype=torch.float32, device=device) if top_k else None
+        )
         self.top_keys = torch.full((heads, queries, min(top_k, keys)), -1, dtype=torch.int32, device=device)
 
     def add(self, weights: torch.Tensor, heads: slice, rows: slice, known: _Rows) -> None:
@@ -225,7 +229,7 @@ def stream_statistics(scores: Scores, edge: int, *, together: int | None = None,
     largest = _QUERY_BLOCK if together == 1 else max(1, _ACCELERATOR_BLOCK // (heads * keys))
     blocks = list(_query_blocks(queries, total.cell, largest))
     room = together * max(b.stop - b.start for b in blocks) * keys
-    buffers = torch.empty(2, room, device=device)
+    buffers = torch.empty(2, room, dtype=torch.float32, device=device)
     # laid out as the caller hands it on, [Q, H, D_v], so that it need not be copied once more
     output = scores.value.new_empty(queries, heads, scores.value.shape[-1]).transpose(0, 1)
     hidden = None if scores.visible is None else ~scores.visible

@@ -87,7 +87,7 @@ def value_norms(value: torch.Tensor, projection: Projection, heads: int) -> torc
     exact = torch.float32 if value.device.type == "mps" else torch.float64  # MPS has no float64
     matrix = projection.matrix().unflatten(0, (heads, value.shape[2]))  # [H, D_v, d]
     repeat = heads // value.shape[0]
-    norms = torch.empty(heads, value.shape[1], device=value.device)
+    norms = torch.empty(heads, value.shape[1], dtype=torch.float32, device=value.device)
     for head in range(heads):
         if head % repeat == 0:
             shared = value[head // repeat].to(exact)  # [K, D_v]
