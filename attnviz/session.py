@@ -7,6 +7,7 @@ users: nothing in it is "the last run"; a run is reached by its unguessable id.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import os
 import secrets
 import tempfile
@@ -81,6 +82,8 @@ class Task:
     want: Want = field(default_factory=Want)
 
 
+_PAIRS = itertools.count()
+_LOADING = threading.Lock()  # libraries change what the whole process shares while they load, such as torch's dtype
 _SESSIONS: weakref.WeakValueDictionary[str, Session] = weakref.WeakValueDictionary()
 
 
@@ -154,7 +157,8 @@ class Session:
         device: str,
     ) -> ModelSpec:
         if isinstance(source, tuple):
-            name = f"{type(source[0]).__name__}-{id(source[0]):x}"
+            # A name of its own for every load: the weights may have been trained on since the last one.
+            name = f"{type(source[0]).__name__}-{id(source[0]):x}-{next(_PAIRS)}"
             return ModelSpec(name, revision, backend, dtype, device, objects=source)
         if not isinstance(source, (str, os.PathLike)):
             raise BadInput(f"Model: expected a menu name, a folder, a hub id or a pair, got {type(source).__name__}.")
@@ -192,7 +196,8 @@ class Session:
             if found is None:
                 if spec.backend not in self.registry.backends:
                     raise UnknownName("backend", spec.backend, self.registry.backends)
-                found = self.registry.backends[spec.backend].load(spec)
+                with _LOADING:
+                    found = self.registry.backends[spec.backend].load(spec)
                 with self._lock:
                     self._models[spec] = found
                     self._cards[spec] = found.card

@@ -5,6 +5,7 @@ import gc
 import json
 import pickle
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -392,6 +393,35 @@ def test_the_cells_of_a_table_count_as_memory(session):
     run = Session(session.registry, finding_bytes=1200).load("menu").trace("abcd")
     assert [run.analyze("chosen").cached for _ in range(2)] == [False, False]  # 1024 + 3 cells of 64 bytes
     assert [run.analyze("blind").cached for _ in range(2)] == [False, True]  # 1 cell
+
+
+def test_one_model_is_loaded_at_a_time(session, model):
+    loading, most = [], []
+
+    def load(spec):
+        loading.append(spec)
+        most.append(len(loading))
+        time.sleep(0.05)
+        loading.remove(spec)
+        return model
+
+    backend = dataclasses.replace(session.registry.backends["counting"], load=load)
+    shared = Session(dataclasses.replace(session.registry, backends={"counting": backend}))
+    names = ("float32", "float16", "bfloat16")
+    threads = [threading.Thread(target=shared.load, args=("menu",), kwargs={"dtype": name}) for name in names]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(5)
+    assert most == [1, 1, 1]
+
+
+def test_a_pair_is_read_anew_by_every_load(session, model):
+    backend = dataclasses.replace(session.registry.backends["counting"], handles=lambda spec: None)
+    pairs, pair = Session(dataclasses.replace(session.registry, backends={"counting": backend})), (object(), object())
+    found = [pairs.load(pair).trace("abcd").analyze("entropy") for _ in range(2)]  # trained on in between
+    assert [f.cached for f in found] == [False, False]
+    assert model.forwards == 2
 
 
 @pytest.mark.parametrize("source", [None, 3, ["x"]])

@@ -60,7 +60,7 @@ def test_the_selection_of_an_address():
     }
     # the page keeps a head while a layer without attention is selected, and writes both into the address
     assert address_selection({"layer": "2", "head": "3"}, [4, 4, 0], 7) == {"layer": 2, "head": 3}
-    for url in ({"layer": "3"}, {"layer": "2", "head": "4"}, {"layer": "0000000005"}, {"token": "7"}, {"head": "٣"}, {"layer": "1e0"}):
+    for url in ({"layer": "3"}, {"layer": "2", "head": "4"}, {"layer": "0000000005"}, {"token": "7"}, {"head": "٣"}):
         with pytest.raises(BadInput, match="asks for"):
             address_selection(url, [4, 4, 0], 7)
 
