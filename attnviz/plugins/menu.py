@@ -13,7 +13,7 @@ EXAMPLES = (
     ("Knowledge", "What is a young horse called?"),
     ("Math", "What is 7 + 8?"),
     ("Math", "What is 25 * 37?"),  # declined: it has no tool here, and says so
-    ("Reasoning", "Ann is older than Bob. Bob is older than Zoe. Who is the oldest?"),
+    ("Reasoning", "Omar is older than Rosa. Rosa is older than Bob. Who is the oldest?"),
     ("Reasoning", "All wugs are blue. All daxs are loud. Tom is a wug. What is Tom?"),
     ("Reasoning", "Which is larger, 17 or 71?"),
     ("Code", "Write a Python function that adds two numbers."),

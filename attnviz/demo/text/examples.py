@@ -33,7 +33,7 @@ _PROMPTS: dict[str, tuple[str, ...]] = {
         "What sound does a duck make?",
         "What is the chemical symbol of iron?",
         "What is a young horse called?",
-        "What colour is the sky?",
+        "What colour is snow?",
         "Which planet from the sun is Mars?",
         "What time is it in Oslo?",
         "What is the burner temperature of boiler 7?",
@@ -41,8 +41,8 @@ _PROMPTS: dict[str, tuple[str, ...]] = {
     "Reasoning": (
         "Omar is older than Rosa. Rosa is older than Bob. Who is the oldest?",
         "Carl is heavier than Rex. Ben is heavier than Carl. Who is the lightest?",
-        "Sort 42, 7, 19.",
-        "Put 31, 8, 54, 12 in order.",
+        "Sort 30, 12, 5.",
+        "Put 31, 8, 54 in order.",
         "Which is the largest of 12, 88, 45, 61?",
         "All wugs are blue. All daxs are loud. Tom is a wug. What is Tom?",
         "Which is larger, 17 or 71?",
@@ -52,7 +52,7 @@ _PROMPTS: dict[str, tuple[str, ...]] = {
     ),
     "Code": (
         "Write a Python function that adds two numbers.",
-        "Write a Python function that reverses a string.",
+        "Write a Python function that returns the length of a list.",
         "Write a Python function that checks if a number is even.",
         "Define a function that sorts a list in Python.",
         "Write a loop that runs 5 times and does print(i).",
