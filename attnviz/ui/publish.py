@@ -17,8 +17,6 @@ from attnviz.ui.wish import default_entry
 
 def publish(session: Session) -> None:
     """Add the endpoints to the open Blocks: one per analysis, `plugins` and `models`."""
-    for analysis in session.registry.analyses.values():
-        gr.api(_endpoint(session, analysis), api_name=analysis.name, api_description=_description(analysis))
 
     def plugins() -> dict[str, Any]:
         """What is registered, and what failed."""
@@ -31,7 +29,9 @@ def publish(session: Session) -> None:
         return {"models": [{f: getattr(e, f) for f in fields} for e in entries]}
 
     gr.api(plugins, api_name="plugins")
-    gr.api(models, api_name="models")
+    gr.api(models, api_name="models")  # these two first: gradio gives a taken name a number
+    for analysis in session.registry.analyses.values():
+        gr.api(_endpoint(session, analysis), api_name=analysis.name, api_description=_description(analysis))
 
 
 def _endpoint(session: Session, analysis: Analysis) -> Callable[..., Any]:

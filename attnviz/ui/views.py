@@ -15,6 +15,9 @@ from attnviz.ui.components.script_view import script_view
 SHOWN = ("script", "plotly", "table", "text", "image")
 """Kinds that have a place on the screen; html and file are downloads."""
 
+ROWS_SHOWN = 2000
+"""Rows of a table that are drawn, with a line that says so; a browser stands still over a hundred thousand."""
+
 
 def on_screen(renderers: list[Renderer]) -> list[Renderer]:
     """The renderers offered in the switch of a view.
@@ -48,7 +51,7 @@ def view_value(view: View, finding: Finding) -> Any:
         }
     if view.kind == "table":
         columns, rows = view.payload
-        return {"columns": to_jsonable(columns), "rows": to_jsonable(rows)}
+        return {"columns": to_jsonable(columns), "rows": to_jsonable(rows[:ROWS_SHOWN]), "count": len(rows)}
     if view.kind == "text":
         return {"text": view.payload}
     if view.kind == "image":

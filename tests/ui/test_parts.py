@@ -205,3 +205,29 @@ def test_prompt_and_messages_of_a_run():
     unplaced[: len(plain)] = -1  # a slow tokenizer does not say where its tokens stand
     assert prompt_of(dataclasses.replace(run, tokens=dataclasses.replace(run.tokens, offsets=unplaced))) == "abab"
     assert np.array_equal(run.tokens.ids[: len(plain)], plain.ids)
+
+
+def test_a_table_of_many_rows_says_that_it_shows_the_first():
+    from attnviz.hooks import View
+    from attnviz.ui.views import ROWS_SHOWN, view_value
+
+    rows = tuple((i,) for i in range(ROWS_SHOWN + 1))
+    drawn = view_value(View("table", (("n",), rows)), None)
+    assert (len(drawn["rows"]), drawn["count"]) == (ROWS_SHOWN, ROWS_SHOWN + 1)
+
+
+def test_an_analysis_cannot_take_the_name_of_an_endpoint():
+    code = (
+        "import dataclasses, json\n"
+        "from attnviz.registry import load_registry\n"
+        "from attnviz.session import Session\n"
+        "from attnviz.ui.build import build_app\n"
+        "registry = load_registry(safe=True)\n"
+        "taken = dataclasses.replace(registry.analyses['attention_stats'], name='plugins')\n"
+        "registry = dataclasses.replace(registry, analyses={'plugins': taken})\n"
+        "found = build_app(Session(registry)).get_config_file()['dependencies']\n"
+        "print(json.dumps([[d['api_name'], len(d['inputs'])] for d in found if d['api_visibility'] == 'public']))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert dict(ast.literal_eval(done.stdout)) == {"plugins": 0, "models": 0, "plugins_1": 3}

@@ -39,6 +39,10 @@ function draw() {
   const frame = make("div", "app-table-frame");
   frame.tabIndex = 0;
   frame.append(table);
+  if (value.count > value.rows.length) {
+    const said = `The first ${value.rows.length} of ${value.count} rows. Export gives all of them.`;
+    slot.append(make("div", "app-info app-rows-left", said));
+  }
   slot.append(frame);
 }
 watch("value", draw);
