@@ -224,7 +224,7 @@ def test_an_analysis_cannot_take_the_name_of_an_endpoint():
         "from attnviz.ui.build import build_app\n"
         "registry = load_registry(safe=True)\n"
         "taken = dataclasses.replace(registry.analyses['attention_stats'], name='plugins')\n"
-        "registry = dataclasses.replace(registry, analyses={'plugins': taken})\n"
+        "registry = dataclasses.replace(registry, analyses={'plugins': taken}, plugins=())\n"
         "found = build_app(Session(registry)).get_config_file()['dependencies']\n"
         "print(json.dumps([[d['api_name'], len(d['inputs'])] for d in found if d['api_visibility'] == 'public']))\n"
     )
