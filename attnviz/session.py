@@ -54,6 +54,7 @@ from attnviz.runfile import SavedRun, read_run, write_run
 Progress = Callable[[float, str], None]
 MODELS_KEPT = 3
 RUNS_KEPT = 1000
+CARDS_KEPT = 64
 TRACE_BYTES = 512 << 20
 WORTH_SAYING = 1.0  # seconds
 FINDING_BYTES = 128 << 20
@@ -110,7 +111,7 @@ class Session:
         self.registry = registry
         self.id = secrets.token_urlsafe(12)
         self._models: LRUCache[ModelSpec, Model] = LRUCache(MODELS_KEPT)
-        self._cards: dict[ModelSpec, ModelCard] = {}
+        self._cards: LRUCache[ModelSpec, ModelCard] = LRUCache(CARDS_KEPT)
         self._runs: LRUCache[str, Run] = LRUCache(RUNS_KEPT)
         self._traces: LRUCache[Any, _Captured] = LRUCache(trace_bytes, getsizeof=lambda kept: kept.trace.nbytes)
         self._findings: LRUCache[Any, Finding] = LRUCache(finding_bytes, getsizeof=_finding_bytes)
@@ -180,13 +181,14 @@ class Session:
             if reason is not None:
                 raise ModelError(f"The backend {spec.backend} cannot load {spec.source!r}: {reason}")
             return spec.backend
-        reasons = []
+        reasons: dict[str, list[str]] = {}  # several backends often share one
         for backend in sorted(backends.values(), key=lambda b: b.rank):
             reason = backend.handles(spec)
             if reason is None:
                 return backend.name
-            reasons.append(f"{backend.name}: {reason}")
-        raise ModelError(f"No backend can load {spec.source!r}. " + " ".join(reasons))
+            reasons.setdefault(reason, []).append(backend.name)
+        said = " ".join(f"{', '.join(names)}: {reason}" for reason, names in reasons.items())
+        raise ModelError(f"No backend can load {spec.source[:200]!r}. {said}")
 
     def model(self, spec: ModelSpec) -> Model:
         """The loaded model of a spec; loads it when it is not in memory."""
