@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from attnviz.types import ModelCard, Result, Run, to_jsonable
+from attnviz.types import ModelCard, Result, Run, Tokens, to_jsonable
 
 LIBRARIES = ("attnviz", "numpy", "torch", "transformers")
 
@@ -44,6 +44,7 @@ def provenance(run: Run, card: ModelCard, analysis: str, params: Mapping[str, An
         "dtype": card.dtype,
         "attention": card.route,
         "ids": hashlib.sha256(_bytes(run.tokens.ids)).hexdigest(),
+        **_beside_ids(run.tokens),
         "analysis": analysis,
         "params": to_jsonable(params),
         "versions": versions(),
@@ -53,6 +54,22 @@ def provenance(run: Run, card: ModelCard, analysis: str, params: Mapping[str, An
         digest.update(json.dumps([name, array.dtype.newbyteorder("<").str, list(array.shape)]).encode())
         digest.update(_bytes(array))
     return digest.hexdigest()
+
+
+def array_digest(array: NDArray[Any]) -> bytes:
+    """SHA-256 over dtype, shape and little-endian C-order bytes."""
+    head = json.dumps([array.dtype.newbyteorder("<").str, list(array.shape)]).encode()
+    return hashlib.sha256(head + _bytes(array)).digest()
+
+
+def _beside_ids(tokens: Tokens) -> dict[str, Any]:
+    """What else decides what the model reads; empty for a plain text."""
+    found: dict[str, Any] = {}
+    if tokens.values is not None:
+        found["values"] = array_digest(tokens.values).hex()
+    if tokens.decoder_from is not None:
+        found["decoder_from"] = tokens.decoder_from
+    return found
 
 
 def _arrays(result: Result) -> Iterator[tuple[str, NDArray[Any]]]:

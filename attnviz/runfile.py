@@ -58,8 +58,10 @@ def write_run(path: Path, saved: SavedRun) -> None:
     }
     tokens = header["run"]["tokens"]
     arrays = {f"tokens.{name}": np.asarray(getattr(saved.run.tokens, name)) for name in ("ids", "offsets", "special")}
-    for name in ("ids", "offsets", "special"):
+    for name in ("ids", "offsets", "special", "values"):
         del tokens[name]
+    if saved.run.tokens.values is not None:
+        arrays["tokens.values"] = np.asarray(saved.run.tokens.values)
     for index, layer in enumerate(saved.trace.layers):
         if layer is not None:
             arrays |= {f"layers.{index}.{name}": array for name, array in _arrays(layer).items()}
@@ -119,9 +121,11 @@ def _run(data: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> Run:
             special=arrays["tokens.special"],
             text=tokens["text"],
             segments=tuple(Segment(**segment) for segment in tokens["segments"]),
+            values=arrays.get("tokens.values"),
+            decoder_from=tokens.get("decoder_from"),
         ),
         generated_from=data["generated_from"],
-        sampling=None if sampling is None else Sampling(**sampling),
+        sampling=None if sampling is None else Sampling(**{**sampling, "stop": tuple(sampling.get("stop", ()))}),
         category=data["category"],
     )
 
@@ -140,6 +144,7 @@ def _trace(data: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> Trace
         prefix = f"layers.{index}."
         own = {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
         optional = {"q": None, "k": None}
-        layers.append(None if plain is None else LayerCapture(**{**optional, **plain, **own}))
+        spans = {name: tuple(plain[name]) for name in ("queries", "keys") if plain and name in plain}
+        layers.append(None if plain is None else LayerCapture(**{**optional, **plain, **own, **spans}))
     missing = {int(index): reason for index, reason in data["missing"].items()}
     return Trace(tuple(layers), missing, data["precision"], data["seconds"])

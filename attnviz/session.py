@@ -47,7 +47,7 @@ from attnviz.hooks import (
     View,
     Want,
 )
-from attnviz.provenance import provenance
+from attnviz.provenance import array_digest, provenance
 from attnviz.registry import Failure, Registry
 from attnviz.runfile import SavedRun, read_run, write_run
 
@@ -336,6 +336,7 @@ class Session:
                 run=run.id,
                 generated_from=run.generated_from,
                 seconds=time.perf_counter() - started,
+                layers=tuple(layer.name for layer in run.model.card.layers),
             )
             with self._lock:
                 _keep(self._findings, key, finding)
@@ -634,8 +635,9 @@ def _first_with_attention(card: ModelCard) -> int:
     return next((layer.index for layer in card.layers if layer.heads > 0 and layer.kind not in ("none", "linear")), 0)
 
 
-def _ids_key(run: Run) -> tuple[ModelSpec, bytes]:
-    return run.spec, run.tokens.ids.tobytes()
+def _ids_key(run: Run) -> tuple[ModelSpec, bytes, int | None]:
+    tokens = run.tokens
+    return run.spec, tokens.ids.tobytes() if tokens.values is None else array_digest(tokens.values), tokens.decoder_from
 
 
 def _run_key(run: Run) -> tuple[Any, ...]:

@@ -24,6 +24,7 @@ Bools = NDArray[np.bool_]
 
 __all__ = [
     "AttentionPattern",
+    "Attribution",
     "Estimate",
     "Finding",
     "HeadScores",
@@ -37,6 +38,7 @@ __all__ = [
     "Sampling",
     "Segment",
     "SelfCheck",
+    "Span",
     "Table",
     "TokenMatrix",
     "TokenScores",
@@ -85,7 +87,10 @@ class ModelSpec:
 
 @dataclass(frozen=True)
 class LayerCard:
-    """One layer of a model. `kind`: full | sliding | linear | none | cross."""
+    """One layer of attention. `kind`: full | sliding | linear | none | cross.
+
+    stack, number   of a model of several stacks (encoder, decoder, cross): which one, and the place in it
+    """
 
     index: int
     kind: str
@@ -93,6 +98,13 @@ class LayerCard:
     kv_heads: int
     window: int | None = None
     experts: int | None = None
+    stack: str = ""
+    number: int | None = None
+
+    @property
+    def name(self) -> str:
+        """What people call it: "3", or "encoder 3" where there are several stacks."""
+        return f"{self.stack} {self.number}" if self.stack else str(self.index)
 
 
 @dataclass(frozen=True)
@@ -133,6 +145,16 @@ class Segment:
 
 
 @dataclass(frozen=True)
+class Span:
+    """Tokens index..stop-1 that count as one: a token, a word, a sentence, a turn. `id`: -1 for several tokens."""
+
+    index: int
+    stop: int
+    id: int
+    label: str
+
+
+@dataclass(frozen=True)
 class Tokens:
     """A tokenised prompt. Tokens are keyed by position and id, never by decoded text.
 
@@ -140,6 +162,9 @@ class Tokens:
     labels   T strings, one per token, safe to show (a token that is part of a character shows its bytes)
     offsets  [T, 2] int64, character span of each token in `text`; (-1, -1) where the token has none
     special  [T] bool, control tokens of the model (BOS, role marks, padding …)
+    values   what a model reads that takes numbers (pixels, sound, sensors) in its own axes; ids are then -1 where a
+             token stands for a part of it; None for text
+    decoder_from  index of the first token that the decoder reads, of a model with encoder and decoder; else None
     """
 
     ids: Ints
@@ -148,6 +173,8 @@ class Tokens:
     special: Bools
     text: str
     segments: tuple[Segment, ...] = ()
+    values: Floats | None = None
+    decoder_from: int | None = None
 
     def __post_init__(self) -> None:
         count = len(self.labels)
@@ -157,8 +184,12 @@ class Tokens:
         for segment in self.segments:
             if not 0 <= segment.start <= segment.stop <= count:
                 raise ShapeError("Tokens.segments", f"within 0..{count}", (segment.start, segment.stop))
+        if self.decoder_from is not None and not 0 <= self.decoder_from <= count:
+            raise BadInput(f"Tokens.decoder_from: expected 0 to {count}, got {self.decoder_from}.")
         for name in ("ids", "offsets", "special"):
             object.__setattr__(self, name, _read_only(getattr(self, name)))
+        if self.values is not None:
+            object.__setattr__(self, "values", _read_only(self.values))
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -166,13 +197,17 @@ class Tokens:
 
 @dataclass(frozen=True)
 class Sampling:
-    """How an answer is generated. temperature 0 = greedy. `seed` makes a sampled answer repeatable."""
+    """How an answer is generated. temperature 0 = greedy. `seed` makes a sampled answer repeatable.
+
+    stop   texts; generation ends with the first token after which the answer contains one of them
+    """
 
     max_new_tokens: int = 40
     temperature: float = 0.0
     top_p: float = 1.0
     repetition_penalty: float = 1.0
     seed: int | None = None
+    stop: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -278,6 +313,7 @@ class LayerCapture:
     top_keys   [H, Q, k] int32 or None: their keys; -1 beside a weight of 0; among equal weights any is listed
     value_norm [H, K] or None: ‖v_k · W_O,h‖, norm of what head h adds to the output for a weight of 1 on key k
     absent     field -> why it is not there although it was asked for, in words
+    queries, keys  (start, stop) of the tokens of the run that are the rows and the columns; None = all of them
     """
 
     q: Floats | None
@@ -300,9 +336,15 @@ class LayerCapture:
     top_keys: Ints | None = None
     value_norm: Floats | None = None
     absent: Mapping[str, str] = field(default_factory=dict)
+    queries: tuple[int, int] | None = None
+    keys: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
         heads, queries, keys = self._shape()
+        for name, count in (("queries", queries), ("keys", keys)):
+            span = getattr(self, name)
+            if span is not None and span[1] - span[0] != count:
+                raise ShapeError(f"LayerCapture.{name}", f"a span of {count} tokens", tuple(span))
         for name in ("entropy", "row_max", "distance"):
             _need(f"LayerCapture.{name}", getattr(self, name), (heads, queries))
         _need("LayerCapture.column_sum", self.column_sum, (heads, keys))
@@ -478,6 +520,9 @@ class AttentionPattern(Result):
     generated_from  first generated token, or None
     sinks       positions left out and renormalised; empty = nothing was left out
     visible     [Q, K] keys a query may see, where that is not all or all up to itself (windows); else None
+    rows, columns  (start, stop) of the tokens of the run that are the rows and the columns; None = all of them
+    sink_share  [Q] what a learned sink beside the keys takes of each row, so that row and share sum to 1; or None
+    thumbnail_sizes  [L, 2] rows and columns of `thumbnails` that are used, where layers differ in shape; else None
     every       [L, H, Q, K] float16, or None unless all heads were asked for
     every_visible  [L, Q, K] the same as `visible` for the layers of `every`, or None where no layer needs it
     """
@@ -494,9 +539,20 @@ class AttentionPattern(Result):
     visible: Bools | None = None
     every: Floats | None = None
     every_visible: Bools | None = None
+    rows: tuple[int, int] | None = None
+    columns: tuple[int, int] | None = None
+    sink_share: Floats | None = None
+    thumbnail_sizes: Ints | None = None
 
     def __post_init__(self) -> None:
         _need("AttentionPattern.weights", self.weights, (None, None))
+        for name, span, count in zip(("rows", "columns"), (self.rows, self.columns), self.weights.shape, strict=True):
+            if span is not None and span[1] - span[0] != count:
+                raise ShapeError(f"AttentionPattern.{name}", f"a span of {count} tokens", tuple(span))
+        if self.sink_share is not None:
+            _need("AttentionPattern.sink_share", self.sink_share, (self.weights.shape[0],))
+        if self.thumbnail_sizes is not None:
+            _need("AttentionPattern.thumbnail_sizes", self.thumbnail_sizes, (len(self.thumbnails), 2))
         _need("AttentionPattern.thumbnails", self.thumbnails, (None, None, None, None))
         if self.visible is not None:
             _need("AttentionPattern.visible", self.visible, self.weights.shape)
@@ -582,6 +638,42 @@ class TokenMatrix(Result):
         _need("TokenMatrix.scores", self.scores, (len(self.rows), len(self.columns)))
 
 
+@dataclass(frozen=True, kw_only=True)
+class Attribution(Result):
+    """How much each source has to do with each target: rows = targets, columns = sources.
+
+    method           name of the analysis that made it
+    target_function  what was explained: log_probability, logit, probability, contrast, entropy, kl
+    targets, sources R and C spans of tokens
+    scores           [R, C] raw, in `unit`, signed where the method has signs; exactly 0 for a source that does not
+                     come before the target
+    normalized       [R, C] scores divided by the row's sum of absolute scores; a row of zeros stays zero
+    target_values    [R] value of the target function, or None where the method has none
+    delta            [R] completeness gap, sum of the row minus what it should sum to; None where nothing is promised
+    signed           whether the sign of a score means anything (towards the target function, or against it)
+    """
+
+    kind: ClassVar[str] = "attribution"
+    method: str
+    target_function: str
+    targets: tuple[Span, ...]
+    sources: tuple[Span, ...]
+    scores: Floats
+    normalized: Floats
+    unit: str
+    signed: bool
+    target_values: Floats | None = None
+    delta: Floats | None = None
+
+    def __post_init__(self) -> None:
+        shape = (len(self.targets), len(self.sources))
+        _need("Attribution.scores", self.scores, shape)
+        _need("Attribution.normalized", self.normalized, shape)
+        for name in ("target_values", "delta"):
+            if getattr(self, name) is not None:
+                _need(f"Attribution.{name}", getattr(self, name), shape[:1])
+
+
 @dataclass(frozen=True)
 class SelfCheck:
     """The lens's last row against the model's own logits."""
@@ -659,7 +751,7 @@ def result_types() -> Mapping[str, type[Result]]:
 
 @dataclass(frozen=True)
 class Finding:
-    """A result with everything a picture must say about where it came from."""
+    """A result with everything a picture must say about where it came from. `layers`: names of the model's layers."""
 
     analysis: str
     title: str
@@ -672,6 +764,11 @@ class Finding:
     generated_from: int | None = None
     seconds: float = 0.0
     cached: bool = False
+    layers: tuple[str, ...] = ()
+
+    def layer_name(self, index: int) -> str:
+        """What people call a layer: its name, else its number."""
+        return self.layers[index] if index < len(self.layers) else str(index)
 
 
 @dataclass(frozen=True)
@@ -771,7 +868,9 @@ def _restore(annotation: Any, name: str, value: Any) -> Any:
         return SelfCheck(ok=bool(value["ok"]), max_abs_diff=_number(value["max_abs_diff"]), kl=_number(value["kl"]))
     if name in _INT_KEYED:
         return {int(k): v for k, v in value.items()}
-    if name == "rows":
+    if text.startswith("tuple[Span"):
+        return tuple(Span(**span) for span in value)
+    if text.startswith("tuple[tuple"):
         return tuple(tuple(row) for row in value)
     return tuple(value) if isinstance(value, Sequence) and not isinstance(value, str) else value
 

@@ -18,7 +18,7 @@ from attnviz.errors import (
     Unavailable,
     UnknownName,
 )
-from attnviz.hooks.contracts import AnalysisRequest, Estimating, Message, Model
+from attnviz.hooks.contracts import AnalysisRequest, Differentiable, Estimating, Message, Model, ReadsNumbers
 from attnviz.hooks.descriptors import (
     CAPABILITIES,
     Analysis,
@@ -33,6 +33,7 @@ from attnviz.hooks.markers import PROJECT, hookimpl, hookspec
 from attnviz.tokens import TokenLabels, continue_tokens, show_bytes, tokenize_messages, tokenize_text
 from attnviz.types import (
     AttentionPattern,
+    Attribution,
     Bools,
     Estimate,
     Finding,
@@ -49,6 +50,7 @@ from attnviz.types import (
     Sampling,
     Segment,
     SelfCheck,
+    Span,
     Table,
     TokenMatrix,
     Tokens,
@@ -67,9 +69,11 @@ __all__ = [
     "AnalysisRequest",
     "AttentionPattern",
     "AttnvizError",
+    "Attribution",
     "Backend",
     "BadInput",
     "Bools",
+    "Differentiable",
     "Estimate",
     "Estimating",
     "Finding",
@@ -88,6 +92,7 @@ __all__ = [
     "ModelSpec",
     "Param",
     "PluginError",
+    "ReadsNumbers",
     "Renderer",
     "Result",
     "Run",
@@ -95,6 +100,7 @@ __all__ = [
     "Segment",
     "SelfCheck",
     "ShapeError",
+    "Span",
     "Table",
     "TokenLabels",
     "TokenMatrix",

@@ -27,6 +27,9 @@ class Model(Protocol):
     def tokenize(self, prompt: str | Sequence[Message]) -> Tokens:
         """Tokens of a text, or of a conversation through the model's chat template (ready for the answer).
 
+        A model with encoder and decoder gets the text as what the encoder reads; the decoder's start token follows
+        (`decoder_from`).
+
         Raises:
             BadInput: nothing left to run, text that cannot be encoded, more tokens than the model has positions.
         """
@@ -79,6 +82,39 @@ class Estimating(Protocol):
         Raises:
             Unavailable: the model gives no attention (with the reason).
         """
+
+
+@runtime_checkable
+class ReadsNumbers(Protocol):
+    """A model that reads numbers instead of text: pixels, sound, sensors."""
+
+    def tokenize_values(self, values: NDArray[Any]) -> Tokens:
+        """Tokens of one input in the model's own axes (`Tokens.values`), ready for `trace`.
+
+        Raises:
+            BadInput, ShapeError: what was expected, what came.
+        """
+
+
+@runtime_checkable
+class Differentiable(Protocol):
+    """A model that gradients can be taken through. Not every model can, so this is not part of Model.
+
+    All arguments and results are torch tensors on the model's device. The embeddings stand for the tokens at their
+    positions; positions, masks and everything else are the model's own affair. Nothing here is under `no_grad`.
+    """
+
+    def embed(self, ids: Any) -> Any:
+        """[..., T] token ids -> [..., T, d] what the embedding layer makes of them."""
+
+    def states(self, embeddings: Any, tokens: Tokens, positions: Sequence[int]) -> Any:
+        """One forward pass over B variants of the run: [B, T, d] -> [B, P, d'], what the unembedding reads.
+
+        positions [P]: the query positions; position p predicts token p + 1.
+        """
+
+    def unembed(self, states: Any) -> Any:
+        """[..., d'] -> [..., V] float32 logits, with the model's own scale and soft-cap."""
 
 
 @dataclass(frozen=True)
