@@ -159,9 +159,12 @@ class AttentionCollector:
             softcap=scores.softcap,
             sinks=None if scores.sinks is None else scores.sinks.cpu().numpy(),
             absent=absent,
-            **{name: self.shelf.place(array) for name, array in _arrays(statistics).items()},
+            **self._placed(statistics),
             **values,
         )
+
+    def _placed(self, statistics: RowStatistics) -> dict[str, Any]:
+        return {name: self.shelf.place(array) for name, array in _arrays(statistics).items()}
 
     def _queries_and_keys(self, scores: Scores) -> tuple[np.ndarray[Any, Any] | None, np.ndarray[Any, Any] | None]:
         """Copies on the host; the model may write over its own buffers."""
