@@ -745,7 +745,7 @@ class Table(Result):
 
 def result_types() -> Mapping[str, type[Result]]:
     """kind -> class, of the closed set."""
-    kinds = (AttentionPattern, HeadScores, TokenScores, TokenMatrix, LensTable, Table)
+    kinds = (AttentionPattern, HeadScores, TokenScores, TokenMatrix, Attribution, LensTable, Table)
     return MappingProxyType({cls.kind: cls for cls in kinds})
 
 

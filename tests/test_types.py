@@ -95,6 +95,13 @@ def test_a_missing_layer_needs_a_reason():
         Trace(layers=(None,))
 
 
+@pytest.mark.parametrize("name", ["scores", "normalized", "target_values", "delta"])
+def test_an_attribution_refuses_wrong_shapes(name):
+    good = sample_finding("attribution").result
+    with pytest.raises(ShapeError, match=rf"Attribution\.{name}: expected shape \[2"):
+        dataclasses.replace(good, **{name: getattr(good, name)[:1]})
+
+
 @pytest.mark.parametrize(
     "options",
     [

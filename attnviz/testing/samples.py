@@ -11,6 +11,7 @@ from attnviz.hooks import (
     Analysis,
     AnalysisRequest,
     AttentionPattern,
+    Attribution,
     Finding,
     HeadScores,
     Model,
@@ -18,6 +19,7 @@ from attnviz.hooks import (
     Result,
     Run,
     Segment,
+    Span,
     Table,
     TokenMatrix,
     Tokens,
@@ -128,6 +130,27 @@ def _matrix() -> Result:
     return TokenMatrix(scores=scores, rows=np.array([6, 7]), columns=np.arange(8), unit="nats", info=(HOSTILE[0],))
 
 
+def _attribution() -> Result:
+    spans = tuple(Span(i, i + 1, 100 + i, label) for i, label in enumerate(LABELS))
+    scores = np.zeros((2, 8), np.float32)  # 0 for sources that do not come before the target
+    scores[0, :6] = (0.5, -0.25, 1.5, 0.0, -1.0, 0.75)
+    scores[1, :7] = (-0.125, 0.5, 0.0, 2.0, -0.5, 0.375, 0.5)
+    return Attribution(
+        method="sample",
+        target_function="log_probability",
+        targets=spans[6:],
+        sources=spans,
+        scores=scores,
+        normalized=scores / np.abs(scores).sum(axis=1, keepdims=True),
+        unit="nats",
+        signed=True,
+        target_values=np.array([-0.25, -1.5], np.float32),
+        delta=np.array([0.0005, -0.25], np.float32),
+        info=("Rows are targets, columns are sources.", HOSTILE[0]),
+        warnings=(HOSTILE[1],),
+    )
+
+
 def _lens() -> Result:
     answers = (100, 101, 102)
     log_probs = np.log([[distribution(site, 3, answer) for answer in answers] for site in range(3)])
@@ -152,6 +175,7 @@ _MAKERS: dict[str, Callable[[], Result]] = {
     "head_scores": _heads,
     "token_scores": _scores,
     "token_matrix": _matrix,
+    "attribution": _attribution,
     "lens_table": _lens,
     "table": _table,
 }

@@ -9,12 +9,14 @@ import numpy as np
 
 from attnviz.hooks import (
     AttentionPattern,
+    Attribution,
     Finding,
     HeadScores,
     LensTable,
     Result,
     Segment,
     SelfCheck,
+    Span,
     Table,
     TokenMatrix,
     Tokens,
@@ -210,6 +212,36 @@ def sample_matrix(labels: tuple[str, ...] = HOSTILE) -> Finding:
     )
 
 
+def sample_attribution(labels: tuple[str, ...] = HOSTILE, *, targets: int = 5, **more: Any) -> Finding:
+    """The last tokens are targets; signed scores of every earlier token, a delta that is too large for the last."""
+    rng = np.random.default_rng(4)
+    count = len(labels)
+    spans = tuple(Span(i, i + 1, i, label) for i, label in enumerate(labels))
+    scores = rng.normal(0, 1, (targets, count)).astype(np.float32)
+    scores[np.arange(count)[None, :] >= np.arange(count - targets, count)[:, None]] = 0
+    delta = np.full(targets, 1e-4, np.float32)
+    delta[-1] = 0.5
+    return finding(
+        Attribution(
+            method="integrated_gradients",
+            target_function="log_probability",
+            targets=spans[count - targets :],
+            sources=spans,
+            scores=scores,
+            normalized=scores / np.abs(scores).sum(axis=1, keepdims=True),
+            unit="nats",
+            signed=True,
+            target_values=np.linspace(-2, -0.25, targets, dtype=np.float32),
+            delta=delta,
+            info=("Rows are targets, columns are sources.",),
+            warnings=("The last target's delta is above tolerance <b>bold</b>.",),
+        ),
+        make_tokens(labels),
+        generated_from=count - targets,
+        **({"params": {"tolerance": 0.01, "text": "</script>"}} | more),
+    )
+
+
 def sample_lens(labels: tuple[str, ...] = HOSTILE, layers: int = 4, *, ok: bool = True) -> Finding:
     rng = np.random.default_rng(3)
     sites = ("embedding", *(f"block {i}" for i in range(layers)), "model")
@@ -266,6 +298,7 @@ SAMPLES: dict[str, Callable[[], Finding]] = {
     "head_scores": sample_heads,
     "token_scores": sample_scores,
     "token_matrix": sample_matrix,
+    "attribution": sample_attribution,
     "lens_table": sample_lens,
     "table": sample_table,
 }

@@ -12,7 +12,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from attnviz.hooks import Finding, Renderer, from_jsonable, to_jsonable
+from attnviz.hooks import Finding, Renderer, ShapeError, Span, from_jsonable, to_jsonable
 from attnviz.plugins.renderers import (
     attention_grid,
     charts,
@@ -34,6 +34,7 @@ from tests.renderers.samples import (
     finding,
     make_tokens,
     sample_attention,
+    sample_attribution,
     sample_heads,
     sample_lens,
     sample_roles,
@@ -92,6 +93,20 @@ def test_json_restores_the_result(sample: Finding) -> None:
     check_round_trip(sample.result)
 
 
+def test_json_of_an_attribution_names_targets_and_sources() -> None:
+    shown = sample_attribution(PLAIN)
+    result = json.loads(json_file.to_text(shown))["result"]
+    assert (result["method"], result["target_function"]) == ("integrated_gradients", "log_probability")
+    assert result["targets"][0] == {"index": 11, "stop": 12, "id": 11, "label": " at"}
+    assert [source["label"] for source in result["sources"]] == list(PLAIN)
+    assert np.shape(result["scores"]) == np.shape(result["normalized"]) == (5, 16)
+    assert result["delta"][-1] == 0.5
+    without = dataclasses.replace(shown.result, target_values=None, delta=None)
+    result = json.loads(json_file.to_text(dataclasses.replace(shown, result=without)))["result"]
+    assert (result["target_values"], result["delta"]) == (None, None)
+    check_round_trip(without)
+
+
 def test_json_says_nothing_of_time_or_cache(sample: Finding) -> None:
     later = dataclasses.replace(sample, seconds=3.5, cached=True, run="another-run")
     assert json_file.to_text(later) == json_file.to_text(sample)
@@ -144,6 +159,39 @@ def test_csv_token_scores_name_roles() -> None:
     assert [row[3] for row in rows[:4]] == ["system"] * 3 + ["user"]
     assert float(rows[0][4]) == -1
     assert rows[3][4] == ""
+
+
+def test_csv_of_an_attribution_has_every_pair() -> None:
+    shown = sample_attribution(PLAIN)
+    head, *rows = read(shown)
+    assert head[:8] == [
+        *("target", "target stop", "target token", "source", "source stop", "source token"),
+        *("score [nats]", "share of row"),
+    ]
+    assert head[8:] == ["log_probability of target", "delta [nats]"]
+    assert len(rows) == 5 * 16
+    for row in rows:
+        target, source = int(row[0]), int(row[3])
+        assert (row[1], row[2], row[4], row[5]) == (str(target + 1), PLAIN[target], str(source + 1), PLAIN[source])
+        assert np.float32(row[6]) == shown.result.scores[target - 11, source]
+        assert (float(row[6]) == 0) == (source >= target)
+        assert np.float32(row[7]) == shown.result.normalized[target - 11, source]
+    assert (float(rows[-1][8]), float(rows[-1][9])) == (-0.25, 0.5)
+    plain = dataclasses.replace(shown.result, target_values=None, delta=None)
+    assert read(dataclasses.replace(shown, result=plain))[0] == head[:8]
+
+
+def test_an_attribution_must_lie_within_the_text() -> None:
+    shown = sample_attribution(PLAIN)
+    beyond = (*shown.result.sources[:-1], Span(15, 17, -1, "too far"))
+    next_token = (*shown.result.targets[:-1], Span(16, 17, 3, "what would come next"))
+    empty = (*shown.result.targets[:-1], Span(15, 15, 3, "nothing"))
+    assert read(dataclasses.replace(shown, result=dataclasses.replace(shown.result, targets=next_token)))
+    for change, message in (({"sources": beyond}, r"sources.*0\.\.16.*\(15, 17\)"), ({"targets": empty}, r"targets")):
+        wrong = dataclasses.replace(shown, result=dataclasses.replace(shown.result, **change))
+        for draw in (csv_file.to_text, lambda found: picture.figure_bytes(found, ".svg")):
+            with pytest.raises(ShapeError, match=message):
+                draw(wrong)
 
 
 def test_csv_lens_is_complete() -> None:

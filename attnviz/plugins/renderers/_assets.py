@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import functools
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,18 +14,28 @@ from numpy.typing import NDArray
 
 from attnviz.hooks import (
     AttentionPattern,
+    Attribution,
     BadInput,
     Finding,
     HeadScores,
     LensTable,
     Result,
     ShapeError,
+    Span,
     Table,
     TokenMatrix,
     TokenScores,
 )
 
-ALL_RESULTS: tuple[type[Result], ...] = (AttentionPattern, HeadScores, TokenScores, TokenMatrix, LensTable, Table)
+ALL_RESULTS: tuple[type[Result], ...] = (
+    AttentionPattern,
+    HeadScores,
+    TokenScores,
+    TokenMatrix,
+    Attribution,
+    LensTable,
+    Table,
+)
 
 _PACKABLE = {"uint8", "uint16", "int32", "float32"}
 
@@ -91,3 +102,14 @@ def need_tokens(what: str, count: int, finding: Finding) -> None:
     """
     if count != len(finding.tokens):
         raise ShapeError(what, f"[{len(finding.tokens)}] (one per token)", f"[{count}]")
+
+
+def need_spans(what: str, spans: Sequence[Span], count: int) -> None:
+    """Refuse spans that are empty or do not lie within tokens 0 to count - 1.
+
+    Raises:
+        ShapeError: quotes the first that does not.
+    """
+    for span in spans:
+        if not 0 <= span.index < span.stop <= count:
+            raise ShapeError(what, f"spans within 0..{count}", (span.index, span.stop))

@@ -10,6 +10,7 @@ import numpy as np
 
 from attnviz.hooks import (
     AttentionPattern,
+    Attribution,
     BadInput,
     Finding,
     HeadScores,
@@ -19,6 +20,7 @@ from attnviz.hooks import (
     TokenScores,
 )
 from attnviz.plugins.renderers._assets import generated_from, need_tokens
+from attnviz.plugins.renderers.attribution_text import checked as checked_attribution
 from attnviz.plugins.renderers.head_map import roles_of
 
 Cell = str | float | int | None
@@ -47,6 +49,8 @@ def table(finding: Finding) -> tuple[tuple[str, ...], Rows]:
     if isinstance(result, TokenMatrix):
         columns = ("target", "target token", "source", "source token", f"score [{result.unit}]")
         return columns, _matrix_rows(finding, result)
+    if isinstance(result, Attribution):
+        return _attribution_columns(result), _attribution_rows(checked_attribution(finding))
     if isinstance(result, LensTable):
         return _LENS_COLUMNS, _lens_rows(finding, result)
     if isinstance(result, Table):
@@ -97,6 +101,21 @@ def _matrix_rows(finding: Finding, result: TokenMatrix) -> Rows:
     for i, target in enumerate(result.rows.tolist()):
         for j, source in enumerate(result.columns.tolist()):
             yield target, labels[target], source, labels[source], number(result.scores[i, j])
+
+
+def _attribution_columns(result: Attribution) -> tuple[str, ...]:
+    value = () if result.target_values is None else (f"{result.target_function} of target",)
+    delta = () if result.delta is None else (f"delta [{result.unit}]",)
+    ends = ("target", "target stop", "target token", "source", "source stop", "source token")
+    return (*ends, f"score [{result.unit}]", "share of row", *value, *delta)
+
+
+def _attribution_rows(result: Attribution) -> Rows:
+    for i, target in enumerate(result.targets):
+        of_target = [number(values[i]) for values in (result.target_values, result.delta) if values is not None]
+        for j, source in enumerate(result.sources):
+            ends = (target.index, target.stop, target.label, source.index, source.stop, source.label)
+            yield *ends, number(result.scores[i, j]), number(result.normalized[i, j]), *of_target
 
 
 _LENS_COLUMNS = (

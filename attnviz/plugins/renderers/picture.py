@@ -20,8 +20,10 @@ from numpy.typing import NDArray
 
 from attnviz.hooks import (
     AttentionPattern,
+    Attribution,
     BadInput,
     Finding,
+    Floats,
     HeadScores,
     LensTable,
     Renderer,
@@ -36,6 +38,7 @@ from attnviz.hooks import (
 from attnviz.plugins.renderers._assets import ALL_RESULTS, generated_from, need_tokens
 from attnviz.plugins.renderers._labels import short, visible
 from attnviz.plugins.renderers.attention_grid import first_tokens, starting_scale
+from attnviz.plugins.renderers.attribution_text import checked as checked_attribution
 from attnviz.plugins.renderers.head_map import Head, heads_by_role, metric_title
 from attnviz.plugins.renderers.token_matrix import checked as checked_matrix
 
@@ -159,6 +162,7 @@ def _drawing_of(finding: Finding) -> _Drawing:
         HeadScores: _heads,
         TokenScores: _tokens,
         TokenMatrix: _matrix,
+        Attribution: _attribution,
         LensTable: _lens,
         Table: _table,
     }
@@ -398,9 +402,20 @@ def _tokens(finding: Finding, result: TokenScores) -> _Drawing:
 def _matrix(finding: Finding, result: TokenMatrix) -> _Drawing:
     checked_matrix(finding)
     labels = finding.tokens.labels
-    scores = _pooled(np.where(np.isfinite(result.scores), result.scores, 0.0).astype(np.float64))
-    rows, columns = result.scores.shape
-    signed = bool((scores < 0).any())
+    rows, columns = ([labels[t] for t in positions] for positions in (result.rows, result.columns))
+    return _cells(result.scores, rows, columns, result.unit, signed=bool((result.scores < 0).any()))
+
+
+def _attribution(finding: Finding, result: Attribution) -> _Drawing:
+    checked_attribution(finding)
+    rows, columns = ([span.label for span in spans] for spans in (result.targets, result.sources))
+    return _cells(result.scores, rows, columns, result.unit, signed=result.signed)
+
+
+def _cells(values: Floats, row_names: list[str], column_names: list[str], unit: str, *, signed: bool) -> _Drawing:
+    """Targets (rows) and their sources (columns)."""
+    scores = _pooled(np.where(np.isfinite(values), values, 0.0).astype(np.float64))
+    rows, columns = values.shape
     most = float(np.abs(scores).max(initial=0.0)) or 1.0
 
     def fill(panel: SubFigure) -> None:
@@ -411,11 +426,11 @@ def _matrix(finding: Finding, result: TokenMatrix) -> _Drawing:
         image = axes.imshow(
             scores, cmap=colours, vmin=low, vmax=most, extent=extent, aspect="auto", interpolation="nearest"
         )
-        _name_axis(axes, "x", [labels[t] for t in result.columns])
-        _name_axis(axes, "y", [labels[t] for t in result.rows])
+        _name_axis(axes, "x", column_names)
+        _name_axis(axes, "y", row_names)
         axes.set_xlabel("source" if columns <= _LABELLED else "source (column number)")
         axes.set_ylabel("target" if rows <= _LABELLED else "target (row number)")
-        _bar(panel, image, axes, result.unit)
+        _bar(panel, image, axes, unit)
         _arrange(panel, [[axes]], [1.0])
 
     return _Drawing(width=max(_edge(columns) + 2.4, 6.0), height=_edge(rows) + 1.3, fill=fill)
