@@ -90,6 +90,9 @@ def _parser() -> _Parser:
     generate.add_argument("--top-p", type=float, default=1.0, metavar="X", help="nucleus sampling (1)")
     generate.add_argument("--repetition-penalty", type=float, default=1.0, metavar="X", help="1 = none (default)")
     generate.add_argument("--seed", type=int, metavar="S", help="makes a sampled answer repeatable")
+    generate.add_argument(
+        "--stop", action="append", default=[], metavar="TEXT", help="end when the answer contains this; repeatable"
+    )
     return parser
 
 
@@ -215,7 +218,7 @@ def _generate(options: argparse.Namespace) -> None:
     from attnviz.types import to_jsonable
 
     session = _session(options)
-    names = ("category", "max_new_tokens", "temperature", "top_p", "repetition_penalty", "seed")
+    names = ("category", "max_new_tokens", "temperature", "top_p", "repetition_penalty", "seed", "stop")
     asked = {name: getattr(options, name) for name in names}
     run = _model(session, options).generate(**_prompt(session, options), **asked)
     tokens = run.tokens
@@ -232,6 +235,7 @@ def _generate(options: argparse.Namespace) -> None:
                 for i, label in enumerate(tokens.labels)
             ],
             "sampling": to_jsonable(run.run.sampling),
+            "ended": run.run.ended,
         }
     )
 

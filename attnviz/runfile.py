@@ -127,6 +127,7 @@ def _run(data: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> Run:
         generated_from=data["generated_from"],
         sampling=None if sampling is None else Sampling(**{**sampling, "stop": tuple(sampling.get("stop", ()))}),
         category=data["category"],
+        ended=data.get("ended", ""),
     )
 
 
@@ -135,6 +136,7 @@ def _card(data: Mapping[str, Any]) -> ModelCard:
     given["layers"] = tuple(LayerCard(**layer) for layer in data["layers"])
     given["capabilities"] = frozenset(data["capabilities"])
     given["notes"] = tuple(data["notes"])
+    given["ends"] = tuple(data.get("ends", ()))
     return ModelCard(**given)
 
 

@@ -526,23 +526,30 @@ class LoadedModel:
         top_p: float = 1.0,
         repetition_penalty: float = 1.0,
         seed: int | None = None,
+        stop: Sequence[str] = (),
         category: str = "",
         on_token: Callable[[int], None] | None = None,
         cancelled: Callable[[], bool] | None = None,
     ) -> TracedRun:
         """A run of the prompt and the model's answer to it, over the exact ids that were generated.
 
+        Args:
+            stop: texts; the answer ends with the first token after which it contains one of them. Nothing is cut off.
+
         Raises:
             BadInput: an unusable prompt or sampling setting.
             Unavailable: the model cannot generate.
         """
-        sampling = Sampling(max_new_tokens, temperature, top_p, repetition_penalty, seed)
+        sampling = Sampling(max_new_tokens, temperature, top_p, repetition_penalty, seed, stop)  # type: ignore[arg-type]  # it makes a tuple
         _check_sampling(sampling)
         if "generation" not in self.card.capabilities:
             raise Unavailable(f"{self.name} cannot generate. {self.card.missing.get('generation', '')}".strip())
         prompt = self.tokenize(text, messages=messages)
-        answer = self.session.model(self.spec).generate(prompt, sampling, on_token, cancelled)
-        return self.session.start(self, answer, generated_from=len(prompt), sampling=sampling, category=category)
+        asked = _Asked(cancelled)
+        answer = self.session.model(self.spec).generate(prompt, sampling, on_token, asked)
+        ended = _ended(prompt, answer, sampling, self.card.ends, asked.said_yes)
+        about: dict[str, Any] = {"sampling": sampling, "category": category, "ended": ended}
+        return self.session.start(self, answer, generated_from=len(prompt), **about)
 
 
 @dataclass(frozen=True)
@@ -694,6 +701,31 @@ def _check_sampling(sampling: Sampling) -> None:
         value = getattr(sampling, name)
         if value is not None and not (type(value) is int and 0 <= value <= top):
             raise BadInput(f"{name}: expected a whole number from 0 to {top}, got {value!r:.40}.")
+
+
+class _Asked:
+    """Passes a question on, and remembers whether the answer was ever yes."""
+
+    def __init__(self, question: Callable[[], bool] | None) -> None:
+        self.question = question
+        self.said_yes = False
+
+    def __call__(self) -> bool:
+        if self.question is not None and self.question():
+            self.said_yes = True
+        return self.said_yes
+
+
+def _ended(prompt: Tokens, answer: Tokens, sampling: Sampling, ends: Sequence[int], cancelled: bool) -> str:
+    """Why the answer ended, one of ENDED; "" where nothing of that holds."""
+    count = len(answer) - len(prompt)
+    if any(text in answer.text[len(prompt.text) :] for text in sampling.stop):
+        return "stop text"
+    if count and int(answer.ids[-1]) in ends:
+        return "end token"
+    if count >= sampling.max_new_tokens:
+        return "length"
+    return "cancelled" if cancelled else ""
 
 
 def _write_whole(target: Path, content: bytes) -> None:

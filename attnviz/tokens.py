@@ -17,7 +17,7 @@ import numpy as np
 from attnviz.errors import BadInput
 from attnviz.types import Ints, Segment, Tokens
 
-__all__ = ["TokenLabels", "continue_tokens", "show_bytes", "tokenize_messages", "tokenize_text"]
+__all__ = ["StopTexts", "TokenLabels", "continue_tokens", "show_bytes", "tokenize_messages", "tokenize_text"]
 
 _ROLES = {"tool": "observation", "function": "observation", "developer": "system", "model": "assistant"}
 _SPACE = "\u2581"  # SentencePiece's stand-in for a space
@@ -407,3 +407,43 @@ def _decoded(prompt: Tokens, ids: list[int], labels: TokenLabels) -> tuple[str, 
         added = whole[len(before) :]
         spans.append((start, len(prompt.text) + len(added)))
     return added, np.array(spans, np.int64).reshape(-1, 2)
+
+
+class StopTexts:
+    """Watches an answer grow until it contains one of some texts, which may begin and end anywhere in a token.
+
+    What the answer contains is its text as `continue_tokens` gives it: control tokens add nothing to it, and the bytes
+    of half a character are no character yet.
+    """
+
+    def __init__(self, texts: Sequence[str], prompt: Tokens, labels: TokenLabels) -> None:
+        self._texts = [text.encode() for text in texts]
+        self._longest = max(map(len, self._texts), default=0)
+        self._labels = labels
+        self._context = [int(i) for i in prompt.ids]
+        self._before = ""
+        self._answer = b""
+        if self._texts and not self._joins:
+            self._before = self._decode()
+
+    @property
+    def _joins(self) -> bool:
+        return self._labels.style in ("bytes", "spaces")
+
+    def add(self, token_id: int) -> bool:
+        """Whether the answer contains one of the texts with this id, which comes next."""
+        if not self._texts:
+            return False
+        if self._joins:
+            tail = self._answer[max(0, len(self._answer) - self._longest + 1) :]
+            self._answer = tail + (b"" if token_id in self._labels.special else self._labels.data(token_id) or b"")
+        else:
+            self._context.append(int(token_id))
+            whole = self._decode()
+            if token_id not in self._labels.special and whole.startswith(self._before + self._answer.decode()):
+                self._answer = whole[len(self._before) :].encode()
+        return any(text in self._answer for text in self._texts)
+
+    def _decode(self) -> str:
+        options = {"skip_special_tokens": True, "clean_up_tokenization_spaces": False}
+        return str(self._labels.tokenizer.decode(self._context, **options))

@@ -112,7 +112,8 @@ class ModelCard:
     """What is known of a model before any run.
 
     `capabilities` ⊆ {attention, hidden_states, logits, gradients, interventions, generation, sensors}; every one that
-    is absent has its reason in `missing`. `route`: interface | eager | none, with `route_reason` in words.
+    is absent has its reason in `missing`. `route`: interface | eager | none, with `route_reason` in words. `ends`: ids
+    that end an answer.
     """
 
     name: str
@@ -130,6 +131,7 @@ class ModelCard:
     missing: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     weights_digest: str = ""
+    ends: tuple[int, ...] = ()
 
 
 # --------------------------------------------------------------------------------------------- text
@@ -209,10 +211,27 @@ class Sampling:
     seed: int | None = None
     stop: tuple[str, ...] = ()
 
+    def __post_init__(self) -> None:
+        if not isinstance(self.stop, (tuple, list)) or not all(isinstance(text, str) for text in self.stop):
+            raise BadInput(f'stop: expected texts, such as ["Observation:"], got {self.stop!r:.60}.')
+        if "" in self.stop:
+            raise BadInput("stop: expected texts, got an empty one, which every answer contains. Leave it out.")
+        if any(0xD800 <= ord(character) < 0xE000 for text in self.stop for character in text):
+            raise BadInput("stop: a text holds half a surrogate pair, which no answer can contain. Remove it.")
+        object.__setattr__(self, "stop", tuple(self.stop))
+
+
+ENDED = ("end token", "length", "stop text", "cancelled")
+"""Why an answer ended: the model said so, it is as long as was asked for, it has a text of `Sampling.stop`, or the
+asker gave up."""
+
 
 @dataclass(frozen=True)
 class Run:
-    """One prompt (and answer) of one model. `generated_from` is the index of the first generated token."""
+    """One prompt (and answer) of one model. `generated_from` is the index of the first generated token.
+
+    ended   why the answer ended, one of ENDED; empty without an answer, or where it is not known
+    """
 
     id: str
     spec: ModelSpec
@@ -221,6 +240,7 @@ class Run:
     generated_from: int | None = None
     sampling: Sampling | None = None
     category: str = ""
+    ended: str = ""
 
     @property
     def text(self) -> str:

@@ -114,6 +114,18 @@ def test_generate(run):
     assert found["text"].endswith(found["answer"])
 
 
+def test_stop_texts_end_the_answer(run):
+    arguments = ("generate", "--text", "Once upon a time", "--max-new-tokens", 12)
+    free = json.loads(run(*arguments)[1])
+    assert (free["ended"], free["sampling"]["stop"]) == ("length", [])
+    piece = free["answer"][5:9]
+    found = json.loads(run(*arguments, "--stop", "never said", "--stop", piece)[1])
+    assert (found["ended"], found["sampling"]["stop"]) == ("stop text", ["never said", piece])
+    assert piece in found["answer"]
+    assert found["tokens"] == free["tokens"][: len(found["tokens"])]
+    assert len(found["tokens"]) < len(free["tokens"])
+
+
 def test_a_sampled_answer_is_repeatable_by_its_seed(run):
     arguments = ("generate", "--text", "Once upon a time", "--max-new-tokens", 12, "--temperature", 2.5, "--seed")
     first, again, other = (run(*arguments, seed)[1] for seed in (1, 1, 2))
@@ -175,6 +187,7 @@ def test_only_one_kind_is_listed(run):
         (("generate", "--text", "a", "--temperature", -1), "temperature"),
         (("generate", "--text", "a", "--temperature", 1, "--seed", 1 << 64), "seed"),
         (("generate", "--text", "a", "--max-new-tokens", "many"), "many"),
+        (("generate", "--text", "a", "--stop", ""), "stop: expected texts, got an empty one"),
         (("plugins", "--kind", "nope"), "Unknown kind"),
         (("serve", "--port", "99999"), "port"),
         ((), "COMMAND"),

@@ -16,7 +16,16 @@ from attnviz.testing import FakeModel, random_trace
 def saved():
     model = FakeModel()
     tokens = dataclasses.replace(model.tokenize("abc abc"), segments=(Segment("user", 1, 4),))
-    run = Run("id", ModelSpec("demo", "main", objects=(object(), 3)), "demo", tokens, 5, Sampling(seed=3), "Math")
+    run = Run(
+        "id",
+        ModelSpec("demo", "main", objects=(object(), 3)),
+        "demo",
+        tokens,
+        5,
+        Sampling(seed=3, stop=("a", "b")),
+        "Math",
+        "length",
+    )
     trace = random_trace(len(tokens), heads=(4, 4, 4), kv_heads=(2, 2, 2), windows=(None, 3, None), missing=(2,))
     return SavedRun(run, model.card, dataclasses.replace(trace, seconds=0.5))
 

@@ -32,6 +32,7 @@ from attnviz.hooks import (
 )
 from attnviz.registry import Registry
 from attnviz.session import Session
+from attnviz.testing import fake_backend
 
 
 def tokens_of(text):
@@ -107,6 +108,13 @@ class CountingModel:
 
     def module(self):
         return None
+
+
+@pytest.fixture
+def rules():
+    """The model of rules in a session of its own."""
+    backend = fake_backend()
+    return Session(Registry({backend.name: backend}, {}, {}, {}, {}, {})).load("fake")
 
 
 def entropy(request):
@@ -312,8 +320,46 @@ def test_generation_keeps_where_the_answer_starts(session):
 
 
 @pytest.mark.parametrize(
+    ("options", "count", "ended"),
+    [
+        ({}, 40, "length"),
+        ({"max_new_tokens": 1}, 1, "length"),
+        ({"stop": ["efg"]}, 4, "stop text"),
+        ({"stop": ["efg", "e"]}, 2, "stop text"),
+        ({"max_new_tokens": 2, "stop": ["e"]}, 2, "stop text"),
+        ({"stop": ["abc"], "max_new_tokens": 3}, 3, "length"),
+    ],
+)
+def test_a_run_says_why_its_answer_ended(rules, options, count, ended):
+    """The answer to "abc" by rule is "defg…"."""
+    run = rules.generate("abc", **options)
+    assert (len(run.tokens) - run.generated_from, run.run.ended) == (count, ended)
+
+
+def test_a_cancelled_answer_is_kept_and_says_so(rules):
+    heard = []
+    run = rules.generate("abc", on_token=heard.append, cancelled=lambda: len(heard) == 3)
+    assert (run.answer, run.run.ended) == ("def", "cancelled")
+    assert rules.generate("abc", cancelled=lambda: True).run.ended == "cancelled"
+    assert rules.trace("abc").run.ended == ""
+
+
+def test_the_end_token_is_named_also_where_it_is_the_last_that_was_asked_for(rules, monkeypatch):
+    """What follows "b" was <end>."""
+    monkeypatch.setattr("attnviz.testing.fake.next_id", lambda ids: 257)
+    for length in (1, 5):
+        run = rules.generate("ab", max_new_tokens=length)
+        assert (run.tokens.labels[-1], run.run.ended) == ("<end>", "end token")
+
+
+@pytest.mark.parametrize(
     "bad",
     [
+        {"stop": [""]},
+        {"stop": "Observation:"},
+        {"stop": [3]},
+        {"stop": 3},
+        {"stop": ["\ud800"]},
         {"max_new_tokens": 0},
         {"max_new_tokens": True},
         {"max_new_tokens": 2.5},

@@ -191,6 +191,11 @@ class Forgetful(FakeModel):
         return super().generate(self.tokenize("other"), sampling, on_token, cancelled)
 
 
+class Endless(FakeModel):
+    def generate(self, tokens, sampling, on_token=None, cancelled=None):
+        return super().generate(tokens, dataclasses.replace(sampling, stop=()), on_token, cancelled)
+
+
 class Swallowing(FakeModel):
     def generate(self, tokens, sampling, on_token=None, cancelled=None):
         def quiet(token):
@@ -262,6 +267,7 @@ BROKEN_MODELS = {
     "after it was cancelled": Unstoppable(),
     "begin with the prompt": Forgetful(),
     "was swallowed": Swallowing(),
+    "with the stop text": Endless(),
 }
 
 

@@ -5,7 +5,16 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from attnviz.hooks import BadInput, TokenLabels, Tokens, continue_tokens, show_bytes, tokenize_messages, tokenize_text
+from attnviz.hooks import (
+    BadInput,
+    StopTexts,
+    TokenLabels,
+    Tokens,
+    continue_tokens,
+    show_bytes,
+    tokenize_messages,
+    tokenize_text,
+)
 
 CORPUS = ["The cat sat on the mat.", "Größe naïve façade 日本語 🙂", "What is 25 * 37?"] * 3
 MARKS = ["<|system|>", "<|user|>", "<|assistant|>", "<|tool|>", "<|end|>"]
@@ -370,3 +379,40 @@ def test_an_empty_answer(bytes_tokenizer):
     assert run.ids.tolist() == prompt.ids.tolist()
     assert run.text == prompt.text
     np.testing.assert_array_equal(run.offsets, prompt.offsets)
+
+
+@pytest.mark.parametrize("kind", ["bytes_tokenizer", "pieces_tokenizer", "words_tokenizer"])
+def test_stop_texts_are_found_with_the_token_that_completes_them(kind, request):
+    """Against `continue_tokens` of every beginning of the answer: random ids, texts cut from the answer at random."""
+    tokenizer = request.getfixturevalue(kind)
+    labels, random = TokenLabels.of(tokenizer), np.random.default_rng(0)
+    prompt = read(tokenizer, "ab" if kind == "pieces_tokenizer" else "the cat")
+    split = split_character(tokenizer, "🦊") if kind == "bytes_tokenizer" else []
+    lengths = set()
+    for _ in range(60):
+        ids = [
+            *random.integers(0, len(tokenizer), 10).tolist(),
+            *split,
+            *random.integers(0, len(tokenizer), 5).tolist(),
+        ]
+        grown = [continue_tokens(prompt, ids[:n], labels).text[len(prompt.text) :] for n in range(1, len(ids) + 1)]
+        start, length = random.integers(0, len(grown[-1])), random.integers(1, 6)
+        text = grown[-1][start : start + length]
+        if "\ufffd" in text:
+            continue
+        texts = [text, "never in it"]
+        expected = next(n for n, said in enumerate(grown) if text in said)
+        stops = StopTexts(texts, prompt, labels)
+        assert next(n for n, i in enumerate(ids) if stops.add(i)) == expected
+        lengths.add(len(text))
+    assert lengths >= {1, 2, 3}
+
+
+def test_half_a_character_is_no_text_to_stop_at(bytes_tokenizer):
+    """ä is C3 A4, ö is C3 B6: the first byte of ä is no ö, and a control token's name is no text."""
+    prompt, labels = read(bytes_tokenizer, "The cat"), TokenLabels.of(bytes_tokenizer)
+    stops = StopTexts(["ö", "</s>"], prompt, labels)
+    added = [*split_character(bytes_tokenizer, "ä"), bytes_tokenizer.convert_tokens_to_ids("</s>")]
+    assert [stops.add(i) for i in added] == [False] * 3
+    assert [stops.add(i) for i in split_character(bytes_tokenizer, "ö")][-1]
+    assert not StopTexts([], prompt, labels).add(5)

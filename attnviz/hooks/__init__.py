@@ -30,7 +30,7 @@ from attnviz.hooks.descriptors import (
     Tool,
 )
 from attnviz.hooks.markers import PROJECT, hookimpl, hookspec
-from attnviz.tokens import TokenLabels, continue_tokens, show_bytes, tokenize_messages, tokenize_text
+from attnviz.tokens import StopTexts, TokenLabels, continue_tokens, show_bytes, tokenize_messages, tokenize_text
 from attnviz.types import (
     AttentionPattern,
     Attribution,
@@ -101,6 +101,7 @@ __all__ = [
     "SelfCheck",
     "ShapeError",
     "Span",
+    "StopTexts",
     "Table",
     "TokenLabels",
     "TokenMatrix",

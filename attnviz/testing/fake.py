@@ -89,6 +89,7 @@ class FakeModel:
             capabilities=frozenset(capabilities),
             missing={c: f"This model of rules has no {c.replace('_', ' ')}." for c in CAPABILITIES - capabilities},
             weights_digest="rules",
+            ends=(END,),
         )
 
     # ---- text
@@ -205,9 +206,13 @@ class FakeModel:
             ids.append(answer)
             if on_token is not None:
                 on_token(answer)
-            if answer == END:
+            if answer == END or any(text in self._spelled(ids[len(tokens) :]) for text in sampling.stop):
                 break
         return self._continued(tokens, ids)
+
+    def _spelled(self, ids: list[int]) -> str:
+        """What an answer spells, a byte outside ASCII as U+FFFD."""
+        return "".join(chr(i) if i < 128 else "\N{REPLACEMENT CHARACTER}" for i in ids if i < BYTES)
 
     def _continued(self, tokens: Tokens, ids: list[int]) -> Tokens:
         """Prompt and answer; what the answer spells is appended to the text, a byte outside ASCII as U+FFFD."""
@@ -218,7 +223,7 @@ class FakeModel:
             if ids[at] >= BYTES:
                 offsets.append((-1, -1))
                 continue
-            text += chr(ids[at]) if ids[at] < 128 else "\N{REPLACEMENT CHARACTER}"
+            text += self._spelled([ids[at]])
             offsets.append((len(text) - 1, len(text)))
         segments = [*tokens.segments, Segment("assistant", start, len(ids))]
         return self._build(ids, offsets, text, segments)

@@ -323,7 +323,24 @@ def _check_generation(model: Model, tokens: Tokens) -> None:
     require(bool(np.array_equal(first.ids, second.ids)), "generate: two answers sampled with one seed differ.")
     stopped = model.generate(tokens, Sampling(max_new_tokens=8), cancelled=lambda: True)
     require(len(stopped) - len(tokens) <= 2, f"generate: {len(stopped) - len(tokens)} tokens after it was cancelled.")
+    _check_stop(model, tokens, answer)
     _passes_on(model, tokens)
+
+
+def _check_stop(model: Model, tokens: Tokens, answer: Tokens) -> None:
+    """With a stop text the same answer ends with the first token after which it contains the text."""
+    start = len(tokens.text)
+    spelled = [c for c in answer.text[start:] if c != "\N{REPLACEMENT CHARACTER}"]
+    if not spelled:
+        return
+    complete = start + answer.text[start:].index(spelled[0]) + 1
+    expected = next(i for i in range(len(tokens), len(answer)) if answer.offsets[i, 1] >= complete)
+    got = model.generate(tokens, Sampling(max_new_tokens=4, stop=(spelled[0],)))
+    require(
+        bool(np.array_equal(got.ids, answer.ids[: expected + 1])),
+        f"generate: with the stop text {spelled[0]!r} expected {expected + 1 - len(tokens)} new tokens, the first that "
+        f"complete it, got {len(got) - len(tokens)}.",
+    )
 
 
 class _Interruption(Exception):

@@ -346,6 +346,7 @@ def _column(page: Page, wish: wishes.Wish) -> Updates:
         side.length: wish.length,
         side.temperature: wish.temperature,
         side.seed: "" if wish.seed is None else str(wish.seed),
+        side.stop: wishes.write_stops(wish.stop),
         side.examples: examples_value(entry.examples if entry else ()),
     }
 

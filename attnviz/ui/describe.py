@@ -47,6 +47,7 @@ def run_value(run: TracedRun, address: Mapping[str, str], selection: Mapping[str
         "special": [i for i, special in enumerate(tokens.special.tolist()) if special],
         "segments": _brackets(run),
         "generated_from": run.generated_from,
+        "ended": run.run.ended,
         "card": card_value(run.model.name, run.model.card),
     }
 

@@ -62,5 +62,5 @@ def is_of(run: TracedRun, wish: Wish) -> bool:
         return False
     spans = [span for span in run.tokens.offsets[asked[0].start : asked[0].stop] if span[0] >= 0]
     said = run.text[spans[0][0] : spans[-1][1]] if spans else ""
-    greedy = run.run.sampling.temperature == 0 and not wish.temperature
+    greedy = run.run.sampling.temperature == 0 and not wish.temperature and not wish.stop
     return wish.answer and greedy and said == wish.prompt and run.run.sampling.max_new_tokens == wish.length

@@ -47,6 +47,8 @@ def _run(run: TracedRun) -> str:
     options: dict[str, Any] = {"max_new_tokens": sampling.max_new_tokens, "temperature": sampling.temperature}
     if sampling.temperature > 0:
         options["seed"] = sampling.seed
+    if sampling.stop:
+        options["stop"] = list(sampling.stop)
     given = "".join(f", {k}={v!r}" for k, v in options.items())
     return f"model.generate({prompt}{given})"
 

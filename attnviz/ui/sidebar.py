@@ -12,6 +12,7 @@ from attnviz.ui.components import pieces
 from attnviz.ui.wish import FORMATS, NEW_TOKENS, OWN, default_entry, default_prompt
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
+STOP_TEXTS = "none; one on each line, \\n = new line"
 
 
 @dataclass
@@ -30,6 +31,7 @@ class Sidebar:
     length: gr.Number
     temperature: gr.Number
     seed: gr.Textbox
+    stop: gr.Textbox
     backend: gr.Dropdown
     device: gr.Dropdown
     category: gr.Dropdown
@@ -50,6 +52,7 @@ class Sidebar:
             self.device,
             self.category,
             self.format,
+            self.stop,
         ]
 
 
@@ -78,10 +81,18 @@ def build_sidebar(registry: Registry) -> Sidebar:
         clear = gr.Button("Clear", elem_id="app-clear", min_width=60, scale=1)
     notice = pieces.notice(elem_id="app-run-notice")
     answer = gr.Checkbox(label="Generate an answer", value=True, elem_id="app-answer", container=False)
-    with gr.Row(elem_classes="app-answer-row") as answering:
-        length = gr.Number(NEW_TOKENS, label="New tokens", precision=0, minimum=1, min_width=60, elem_id="app-length")
-        temperature = gr.Number(0.0, label="Temperature", minimum=0, step=0.1, min_width=60, elem_id="app-temperature")
-        seed = gr.Textbox("", label="Seed", max_lines=1, min_width=60, placeholder="any", elem_id="app-seed")
+    with gr.Column(scale=0, min_width=0, elem_classes="app-answering") as answering:
+        with gr.Row(elem_classes="app-answer-row"):
+            length = gr.Number(
+                NEW_TOKENS, label="New tokens", precision=0, minimum=1, min_width=60, elem_id="app-length"
+            )
+            temperature = gr.Number(
+                0.0, label="Temperature", minimum=0, step=0.1, min_width=60, elem_id="app-temperature"
+            )
+            seed = gr.Textbox("", label="Seed", max_lines=1, min_width=60, placeholder="any", elem_id="app-seed")
+        stop = gr.Textbox(
+            "", label="Stop texts", lines=1, max_lines=4, placeholder=STOP_TEXTS, elem_id="app-stop", submit_btn=False
+        )
     with gr.Accordion("More", open=False, elem_classes="app-more"):
         with gr.Row():
             backend = gr.Dropdown(["auto", *registry.backends], value="auto", label="Backend", min_width=80)
@@ -95,7 +106,12 @@ def build_sidebar(registry: Registry) -> Sidebar:
     gr.Markdown("Examples", elem_classes="app-heading")
     shown = pieces.example_list(examples)
     answer.change(
-        lambda on: gr.Row(visible=on), answer, answering, show_progress="hidden", api_visibility="private", queue=False
+        lambda on: gr.Column(visible=on),
+        answer,
+        answering,
+        show_progress="hidden",
+        api_visibility="private",
+        queue=False,
     )
     return Sidebar(
         model,
@@ -110,6 +126,7 @@ def build_sidebar(registry: Registry) -> Sidebar:
         length,
         temperature,
         seed,
+        stop,
         backend,
         device,
         category,

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import secrets
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,6 +44,7 @@ class Wish:
     device: str
     category: str
     format: str = "auto"
+    stop: tuple[str, ...] = ()
 
     @property
     def source(self) -> str:
@@ -62,18 +64,42 @@ def asked(
     device: str | None,
     category: str | None,
     form: str | None,
+    stop: str | None,
 ) -> Wish:
     """The wish of the left column; an emptied field counts as empty text.
 
     Raises:
-        BadInput: a seed that is no whole number.
+        BadInput: a seed that is no whole number, stop texts that cannot be read.
     """
     if seed and not _is_whole(seed.strip()):
         raise BadInput(f"Seed: expected a whole number from 0, or nothing, got {seed[:40]!r}.")
     texts = (backend or "auto", device or "auto", category or "", form or "auto")
-    return Wish(
-        model or "", own or "", prompt or "", bool(answer), length, temperature, int(seed) if seed else None, *texts
-    )
+    numbers = (length, temperature, int(seed) if seed else None)
+    return Wish(model or "", own or "", prompt or "", bool(answer), *numbers, *texts, stop=read_stops(stop or ""))
+
+
+_ESCAPES = {"n": "\n", "t": "\t", "\\": "\\"}
+
+
+def read_stops(lines: str) -> tuple[str, ...]:
+    """The stop texts of a field, one on each line that is not empty; \\n, \\t and \\\\ stand for one character.
+
+    Raises:
+        BadInput: a backslash before anything else.
+    """
+
+    def meant(found: re.Match[str]) -> str:
+        if found[1] not in _ESCAPES:
+            raise BadInput(f"Stop texts: expected \\n, \\t or \\\\, got {found[0]}. A backslash itself is \\\\.")
+        return _ESCAPES[found[1]]
+
+    return tuple(re.sub(r"\\(.?)", meant, line) for line in lines.split("\n") if line)
+
+
+def write_stops(stops: Sequence[str]) -> str:
+    """The field that `read_stops` reads so."""
+    back = {character: f"\\{letter}" for letter, character in _ESCAPES.items()}
+    return "\n".join("".join(back.get(character, character) for character in text) for text in stops)
 
 
 def default_entry(registry: Registry) -> ModelEntry | None:
@@ -184,6 +210,7 @@ def _answered(session: Session, model: LoadedModel, wish: Wish, prompt: Mapping[
         max_new_tokens=length,
         temperature=temperature,
         seed=seed,
+        stop=wish.stop,
         category=wish.category,
         on_token=heard,
         cancelled=job.cancelled.is_set,
@@ -199,6 +226,8 @@ def address_of(wish: Wish, run: TracedRun) -> dict[str, str]:
     said["answer"] = str(sampling.max_new_tokens) if sampling else "0"
     if sampling is not None and sampling.temperature > 0:
         said |= {"temperature": repr(sampling.temperature), "seed": str(sampling.seed)}
+    if sampling is not None:
+        said["stop"] = write_stops(sampling.stop)
     return {key: value for key, value in said.items() if value}
 
 
@@ -206,7 +235,7 @@ def wish_of_address(url: Mapping[str, str], registry: Registry) -> Wish:
     """What an address asks for; what it leaves out is as on the first screen.
 
     Raises:
-        BadInput: numbers that are none, or a prompt that was too long for an address.
+        BadInput: numbers that are none, stop texts that cannot be read, or a prompt that was too long for an address.
     """
     if "long" in url and "prompt" not in url:
         text = f"The prompt of this link was too long for an address ({url['long'][:20]} characters)."
@@ -225,6 +254,7 @@ def wish_of_address(url: Mapping[str, str], registry: Registry) -> Wish:
         temperature=_number(url, "temperature") or 0.0,
         seed=_whole(url, "seed"),
         category=url.get("category", "")[:200],
+        stop=read_stops(url.get("stop", "")),
         **{name: url.get(name, "auto") for name in CHOSEN},
     )
 

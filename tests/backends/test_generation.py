@@ -96,6 +96,38 @@ def test_the_end_token_stops_and_adds_no_text(loaded, monkeypatch):
     assert run.ids.tolist() == free.ids[: len(prompt) + 3].tolist()
 
 
+@pytest.mark.parametrize("seed", [3, 5])
+@pytest.mark.parametrize("family", ["gpt2", "llama"])
+def test_a_stop_text_ends_the_answer_where_it_is_complete(family, seed, loaded):
+    """The first token after which the answer contains the text; the ids before it stay as they are."""
+    model = loaded(family)
+    prompt = model.tokenize(TEXT)
+    free = model.generate(prompt, Sampling(24, 1.5, seed=seed))
+    start, ends = len(prompt.text), free.offsets[len(prompt) :, 1]
+    whole = free.text[start:]
+    pieces = {whole[at : at + size] for size in (1, 2, 3) for at in range(len(whole))}
+    once = sorted(piece for piece in pieces if piece.isascii() and whole.count(piece) == 1)
+    for piece in once[::3]:
+        heard: list[int] = []
+        run = model.generate(prompt, Sampling(24, 1.5, seed=seed, stop=("never said", piece)), heard.append)
+        count = int(np.flatnonzero(ends >= start + whole.index(piece) + len(piece))[0]) + 1
+        assert run.ids.tolist() == free.ids[: len(prompt) + count].tolist()
+        assert heard == run.ids[len(prompt) :].tolist()
+    assert len(once) > 5
+
+
+def test_a_stop_text_in_the_prompt_stops_nothing(loaded):
+    model = loaded("gpt2")
+    prompt = model.tokenize(TEXT)
+    sampling = Sampling(max_new_tokens=5, repetition_penalty=2.0, stop=(TEXT,))
+    assert len(model.generate(prompt, sampling)) == len(prompt) + 5
+
+
+def test_the_card_lists_the_ids_that_end_an_answer(loaded):
+    assert loaded("gpt2").card.ends == (2,)
+    assert loaded("bert").card.ends == ()
+
+
 def test_cancelling_stops_soon(loaded):
     model = loaded("llama")
     prompt = model.tokenize(TEXT)

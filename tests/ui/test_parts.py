@@ -142,6 +142,7 @@ def test_the_python_code_gives_the_same_numbers(monkeypatch, capsys, prompt, for
         {"answer": False},
         {"temperature": 0.1234567, "seed": 9007199254740993},
         {"temperature": 1.0, "category": "Math", "format": "text", "backend": "rules", "device": "cpu"},
+        {"stop": ("never\n", "\\n\t", " said ")},
     ],
 )
 def test_an_address_asks_for_the_run_it_was_written_for(chosen):
@@ -176,7 +177,52 @@ def test_a_seed_that_is_no_whole_number_is_refused(seed):
     from attnviz.ui.wish import asked
 
     with pytest.raises(BadInput, match="Seed: expected a whole number"):
-        asked("fake", "", "ab", True, 3, 0.5, seed, "auto", "auto", "", "auto")
+        asked("fake", "", "ab", True, 3, 0.5, seed, "auto", "auto", "", "auto", "")
+
+
+@pytest.mark.parametrize(
+    ("field", "stops"),
+    [
+        ("", ()),
+        ("\n\n", ()),
+        ("Observation:\n User: ", ("Observation:", " User: ")),
+        (r"\n\n", ("\n\n",)),
+        (r"a\tb\\n", ("a\tb\\n",)),
+        ("ends in a backslash\\\\\n", ("ends in a backslash\\",)),
+    ],
+)
+def test_stop_texts_stand_one_on_a_line(field, stops):
+    from attnviz.ui.wish import read_stops, write_stops
+
+    assert read_stops(field) == stops
+    assert read_stops(write_stops(stops)) == stops
+
+
+@pytest.mark.parametrize("field", [r"\boxed", "a\\", "\\ "])
+def test_a_backslash_that_means_nothing_is_refused(field):
+    from attnviz.ui.wish import asked, wish_of_address
+
+    with pytest.raises(BadInput, match="Stop texts: expected"):
+        asked("fake", "", "ab", True, 3, 0.5, "", "auto", "auto", "", "auto", field)
+    with pytest.raises(BadInput, match="Stop texts: expected"):
+        wish_of_address({"stop": field}, session_over_rules().registry)
+
+
+@pytest.mark.parametrize("stop", [("ba",), ("never said", "\n")])
+def test_the_python_code_stops_where_the_run_did(monkeypatch, stop):
+    """The answer to "abab" by rule is "abab…"."""
+    from attnviz.ui.background import Job
+    from attnviz.ui.python_code import reproduce
+    from attnviz.ui.wish import Wish, make_run
+
+    session = session_over_rules()
+    wish = Wish("fake", "", "abab", True, 9, 0.0, None, "auto", "auto", "", "text", stop)
+    run = make_run(session, wish, Job())
+    assert run.run.ended == ("stop text" if stop == ("ba",) else "length")
+    again = {}
+    monkeypatch.setattr("attnviz.load", session_over_rules().load)
+    exec(reproduce(run, session.registry, "toy", {}).split("finding")[0], again)
+    assert again["run"].tokens.ids.tolist() == run.tokens.ids.tolist()
 
 
 @pytest.mark.parametrize("length", [None, float("nan"), float("inf"), 2.5, 0, -1, 1e9])

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from attnviz.hooks import BadInput, Sampling, Tokens
+from attnviz.hooks import BadInput, Sampling, StopTexts, TokenLabels, Tokens
 from attnviz.plugins.backends.forward import Runner, input_device
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ def generate_ids(
             attention_mask=torch.ones_like(ids),
             generation_config=_settings(module, tokenizer, sampling),
             logits_processor=[_Choice.of(sampling, ids.device)],
-            stopping_criteria=[_Cancelled(cancelled)],
+            stopping_criteria=[_Cancelled(cancelled), *_Complete.of(sampling, tokens, tokenizer)],
             streamer=received,
         )
     return [int(i) for i in output[0, ids.shape[1] :]]
@@ -137,6 +137,30 @@ class _Cancelled:
 
         stop = self.cancelled is not None and self.cancelled()
         return torch.full((input_ids.shape[0],), stop, dtype=torch.bool, device=input_ids.device)
+
+
+@dataclass
+class _Complete:
+    """Stops with the first token after which the answer contains one of the stop texts. `seen`: ids looked at."""
+
+    texts: StopTexts
+    seen: int
+    found: bool = False
+
+    @classmethod
+    def of(cls, sampling: Sampling, prompt: Tokens, tokenizer: Any) -> list[_Complete]:
+        """One, or none without a stop text."""
+        if not sampling.stop:
+            return []
+        return [cls(StopTexts(sampling.stop, prompt, TokenLabels.of(tokenizer)), len(prompt))]
+
+    def __call__(self, input_ids: torch.Tensor, scores: Any, **kwargs: Any) -> torch.Tensor:
+        import torch
+
+        for token_id in input_ids[0, self.seen :].tolist():
+            self.found = self.texts.add(token_id) or self.found
+        self.seen = input_ids.shape[1]
+        return torch.full((input_ids.shape[0],), self.found, dtype=torch.bool, device=input_ids.device)
 
 
 @dataclass

@@ -42,7 +42,7 @@ from attnviz.plugins.backends.estimate import (
     working_bytes,
 )
 from attnviz.plugins.backends.forward import Runner, input_device, model_inputs, run_forward
-from attnviz.plugins.backends.generation import check_sampling, generate_ids, generation_fault
+from attnviz.plugins.backends.generation import check_sampling, end_ids, generate_ids, generation_fault
 from attnviz.plugins.backends.lens import lens_table
 from attnviz.plugins.backends.loading import Loaded, load_model, quiet
 from attnviz.plugins.backends.readout import Readout, find_readout
@@ -300,4 +300,5 @@ def _card(loaded: Loaded, route: Route, readout: Readout | Unavailable) -> Model
         missing=missing,
         notes=loaded.notes,
         weights_digest=loaded.digest,
+        ends=() if "generation" in missing else tuple(end_ids(module, loaded.tokenizer)),
     )

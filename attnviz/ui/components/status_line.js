@@ -2,6 +2,13 @@
 const {element: make, button, copy} = window.attnviz;
 const slot = element.querySelector(".app-part");
 
+const ENDED = {
+  "end token": "The model ended its answer.",
+  "length": "The answer is as long as was asked for; the model may have had more to say.",
+  "stop text": "The answer contains one of the stop texts.",
+  "cancelled": "Generation was cancelled; this is the answer so far.",
+};
+
 function item(name, text, title) {
   const made = make("span", "app-item");
   made.append(make("span", "app-key", name), make("span", "app-value", text));
@@ -18,6 +25,7 @@ function draw(run, view) {
   line.append(item("Tokens", run.generated_from === null ? String(run.tokens.length)
     : `${run.generated_from} + ${run.tokens.length - run.generated_from}`,
     run.generated_from === null ? "tokens of the prompt" : "tokens of the prompt + of the answer"));
+  if (run.ended) line.append(item("Ended by", run.ended, ENDED[run.ended]));
   line.append(item("Route", run.card.route, run.card.route_reason));
   if (view) {
     line.append(item("Time", `${view.seconds}${view.cached ? " · cached" : ""}`, view.cached ? "Taken from memory" : "Computed now"));
