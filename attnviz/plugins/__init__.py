@@ -12,6 +12,7 @@ BUILTIN = (
     "attnviz.plugins.renderers.attention_grid",
     "attnviz.plugins.renderers.head_map",
     "attnviz.plugins.renderers.lens_grid",
+    "attnviz.plugins.renderers.attribution_text",
     "attnviz.plugins.renderers.token_strip",
     "attnviz.plugins.renderers.token_matrix",
     "attnviz.plugins.renderers.table_view",

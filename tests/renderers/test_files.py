@@ -15,6 +15,7 @@ import pytest
 from attnviz.hooks import Finding, Renderer, ShapeError, Span, from_jsonable, to_jsonable
 from attnviz.plugins.renderers import (
     attention_grid,
+    attribution_text,
     charts,
     csv_file,
     head_map,
@@ -48,6 +49,7 @@ MODULES = (
     lens_grid,
     token_strip,
     token_matrix,
+    attribution_text,
     table_view,
     charts,
     html_page,

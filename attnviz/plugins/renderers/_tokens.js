@@ -1,7 +1,12 @@
 // The tokens of a text as buttons, bracketed by role. Needs _common.js.
 //
-//   tokenStrip({tokens, segments, generatedFrom, onPick(i), describe(i) -> text, onFocus(i)})
-//     -> {element, shade(colours), select(i), retitle()}      colours: [[r, g, b] or null, …], one per token
+//   tokenStrip({tokens, segments, generatedFrom, onPick(i), describe(i) -> text, onFocus(i), onLeave(), label})
+//     -> {element, button(i), shade(colours), select(i), retitle()}      colours: [[r, g, b] or null, …], one per token
+//
+//   label  what the tokens are, for those who cannot see it
+// Of a long text each token gets its description when it is looked at.
+
+const TITLED_AT_ONCE = 500;
 
 function tokenGroups(count, segments, generatedFrom) {
   const cuts = generatedFrom === null || generatedFrom === undefined
@@ -19,8 +24,8 @@ function tokenGroups(count, segments, generatedFrom) {
   return groups;
 }
 
-function tokenStrip({ tokens, segments, generatedFrom, onPick, describe, onFocus }) {
-  const element = make("div", { class: "av-tokens", role: "toolbar", "aria-label": `${plural(tokens.length, "token")}; arrow keys move, Enter selects` });
+function tokenStrip({ tokens, segments, generatedFrom, onPick, describe, onFocus, onLeave, label }) {
+  const element = make("div", { class: "av-tokens", role: "toolbar", "aria-label": `${label || plural(tokens.length, "token")}; arrow keys move, Enter selects` });
   const buttons = [];
   for (const group of tokenGroups(tokens.length, segments || [], generatedFrom)) {
     const box = make("div", { class: "av-turn", role: "group", "aria-label": group.role || "text" });
@@ -49,9 +54,19 @@ function tokenStrip({ tokens, segments, generatedFrom, onPick, describe, onFocus
     const button = event.target.closest(".av-token");
     return button ? Number(button.dataset.index) : -1;
   };
+  const name = (i) => {
+    const text = describe(i);
+    buttons[i].title = text;
+    buttons[i].setAttribute("aria-label", text);
+  };
+  const look = (i) => { if (buttons.length > TITLED_AT_ONCE) name(i); if (onFocus) onFocus(i); };
   element.addEventListener("click", (event) => { const i = indexOf(event); if (i >= 0) onPick(i); });
-  element.addEventListener("focusin", (event) => { const i = indexOf(event); if (i >= 0) { reach(i); if (onFocus) onFocus(i); } });
-  element.addEventListener("pointerover", (event) => { const i = indexOf(event); if (i >= 0 && onFocus) onFocus(i); });
+  element.addEventListener("focusin", (event) => { const i = indexOf(event); if (i >= 0) { reach(i); look(i); } });
+  element.addEventListener("pointerover", (event) => { const i = indexOf(event); if (i >= 0) look(i); });
+  if (onLeave) {
+    element.addEventListener("pointerleave", () => onLeave());
+    element.addEventListener("focusout", () => onLeave());
+  }
   element.addEventListener("keydown", (event) => {
     const i = indexOf(event);
     if (i < 0 || event.ctrlKey || event.metaKey || event.altKey) return;
@@ -60,19 +75,19 @@ function tokenStrip({ tokens, segments, generatedFrom, onPick, describe, onFocus
     event.preventDefault();
     buttons[Math.max(0, Math.min(buttons.length - 1, steps[event.key]))].focus();
   });
-  const retitle = () => buttons.forEach((button, i) => {
-    const text = describe(i);
-    button.title = text;
-    button.setAttribute("aria-label", text);
-  });
+  const retitle = () => { if (buttons.length <= TITLED_AT_ONCE) buttons.forEach((_, i) => name(i)); };
+  const shades = buttons.map(() => "");
   retitle();
   return {
     element,
     retitle,
+    button: (i) => buttons[i],
     shade(colours) {
       buttons.forEach((button, i) => {
-        const colour = colours[i];
-        button.style.backgroundColor = colour ? cssColour(colour) : "";
+        const colour = colours[i], shade = colour ? cssColour(colour) : "";
+        if (shade === shades[i]) return;
+        shades[i] = shade;
+        button.style.backgroundColor = shade;
         button.style.color = colour ? inkOn(colour) : "";
       });
       retitle();

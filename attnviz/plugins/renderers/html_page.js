@@ -33,6 +33,7 @@
       Object.assign(selection, partial);
       if (view.show) view.show(selection);
     },
+    point() {},
     fetch: () => Promise.reject(new Error("not in this file. It holds only what was on the screen when it was saved.")),
     async inflate(text) {
       const bytes = Uint8Array.from(atob(text), (character) => character.charCodeAt(0));

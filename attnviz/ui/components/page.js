@@ -196,6 +196,7 @@
         }
         return answer.detail;
       },
+      point: () => {},
       inflate,
       dark: () => document.body.classList.contains("dark"),
       offline: false,
