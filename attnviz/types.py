@@ -408,9 +408,23 @@ class LayerCapture:
         Raises:
             Unavailable: neither is there, with the reason.
         """
+        return self.pattern_and_share(head, rows)[0]
+
+    def pattern_and_share(
+        self, head: int, rows: slice | None = None
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
+        """`pattern`, and [rows] what the learned sink takes of each row: exp(sink) / (exp(sink) + Σ exp(score)).
+
+        A row and its share sum to 1; None without a learned sink.
+
+        Raises:
+            Unavailable: neither map nor queries and keys are there, with the reason.
+        """
         rows = rows or slice(None)
         if self.weights is not None:
-            return self.weights[head, rows].astype(np.float32)
+            given = self.weights[head, rows].astype(np.float32)
+            rest = 1 - given.sum(axis=-1, dtype=np.float64)  # of a map that is given the rest is all there is to know
+            return given, None if self.sinks is None else rest.astype(np.float32)
         if self.q is None or self.k is None:
             raise Unavailable(f"There are no maps of this run. {self.absent['q']}.")
         keys = self.k[head // (self.heads // self.k.shape[0])].astype(np.float32)  # [K, D]
@@ -428,10 +442,13 @@ class LayerCapture:
         top = np.where(np.isfinite(top), top, np.float32(0))  # a row that sees nothing stays zero
         weights = np.exp(scores - top)
         total = weights.sum(axis=-1, keepdims=True)
+        share: NDArray[np.float32] | None = None
         if self.sinks is not None:
-            total = total + np.exp(np.float32(self.sinks[head]) - top)
+            taken = np.exp(np.float32(self.sinks[head]) - top)
+            total = total + taken
+            share = (taken / total)[:, 0]
         pattern: NDArray[np.float32] = np.divide(weights, total, out=np.zeros_like(weights), where=total > 0)
-        return pattern
+        return pattern, share
 
     def narrowed(self, want: Want) -> LayerCapture:
         """Without what `want` does not ask for."""
@@ -536,7 +553,7 @@ class AttentionPattern(Result):
 
     weights     [Q, K] float32, rows sum to 1 over visible keys
     layer, head index, or "mean"
-    thumbnails  [L, H, n, n] uint8, round(255·√max) over blocks; 0 for a layer without attention
+    thumbnails  [L, H, n, m] uint8, round(255·√max) over blocks; 0 for a layer without attention
     generated_from  first generated token, or None
     sinks       positions left out and renormalised; empty = nothing was left out
     visible     [Q, K] keys a query may see, where that is not all or all up to itself (windows); else None
@@ -545,6 +562,7 @@ class AttentionPattern(Result):
     thumbnail_sizes  [L, 2] rows and columns of `thumbnails` that are used, where layers differ in shape; else None
     every       [L, H, Q, K] float16, or None unless all heads were asked for
     every_visible  [L, Q, K] the same as `visible` for the layers of `every`, or None where no layer needs it
+    every_sink_share  [L, H, Q] the same as `sink_share` for `every`; NaN in a layer without a learned sink
     """
 
     kind: ClassVar[str] = "attention_pattern"
@@ -563,6 +581,7 @@ class AttentionPattern(Result):
     columns: tuple[int, int] | None = None
     sink_share: Floats | None = None
     thumbnail_sizes: Ints | None = None
+    every_sink_share: Floats | None = None
 
     def __post_init__(self) -> None:
         _need("AttentionPattern.weights", self.weights, (None, None))
@@ -580,6 +599,9 @@ class AttentionPattern(Result):
             _need("AttentionPattern.every_visible", self.every_visible, (len(self.thumbnails), *self.weights.shape))
         if self.every is not None:
             _need("AttentionPattern.every", self.every, (*self.thumbnails.shape[:2], *self.weights.shape))
+        if self.every_sink_share is not None:
+            heads = (*self.thumbnails.shape[:2], self.weights.shape[0])
+            _need("AttentionPattern.every_sink_share", self.every_sink_share, heads)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,7 +7,15 @@ import numpy as np
 import pytest
 
 from attnviz.errors import BadInput, ShapeError, UnknownName
-from attnviz.testing import attention, capture, check_round_trip, random_trace, sample_finding, visibility
+from attnviz.testing import (
+    attention,
+    capture,
+    check_round_trip,
+    random_trace,
+    sample_finding,
+    sample_findings,
+    visibility,
+)
 from attnviz.types import (
     HeadScores,
     LayerCapture,
@@ -205,7 +213,8 @@ def test_patterns_refuse_all_heads_of_another_shape():
 
 @pytest.mark.parametrize("kind", result_types())
 def test_every_result_survives_json(kind):
-    check_round_trip(sample_finding(kind).result)
+    for finding in sample_findings(kind).values():
+        check_round_trip(finding.result)
 
 
 def test_all_heads_survive_json():

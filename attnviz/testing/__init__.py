@@ -18,7 +18,7 @@ from attnviz.testing.models import check_backend, check_model
 from attnviz.testing.plugins import check_plugin, check_registry
 from attnviz.testing.renderers import check_renderer
 from attnviz.testing.results import check_round_trip
-from attnviz.testing.samples import HOSTILE, fake_request, sample_finding, sample_tokens
+from attnviz.testing.samples import HOSTILE, fake_request, sample_finding, sample_findings, sample_tokens
 from attnviz.testing.tools import check_tool
 
 __all__ = [
@@ -41,6 +41,7 @@ __all__ = [
     "fake_request",
     "random_trace",
     "sample_finding",
+    "sample_findings",
     "sample_tokens",
     "thumbnail",
     "visibility",

@@ -24,7 +24,7 @@ from attnviz.testing.fake import FakeModel
 from attnviz.testing.formats import check_format
 from attnviz.testing.renderers import check_renderer
 from attnviz.testing.require import require
-from attnviz.testing.samples import fake_request, sample_finding
+from attnviz.testing.samples import fake_request, sample_findings
 from attnviz.testing.tools import check_tool
 
 CONTENTS: Mapping[str, Any] = {
@@ -142,7 +142,12 @@ def _analysis(analysis: Analysis) -> None:
 
 def _renderer(renderer: Renderer) -> None:
     for accepted in renderer.accepts:
-        check_renderer(renderer, sample_finding(accepted.kind))
+        for name, finding in sample_findings(accepted.kind).items():
+            try:
+                check_renderer(renderer, finding)
+            except Exception as error:
+                said = str(error) if isinstance(error, AssertionError) else f"{type(error).__name__}: {error}"
+                raise AssertionError(f"Renderer {renderer.name}, sample {accepted.kind} ({name}): {said}") from error
 
 
 def _backend(backend: Backend) -> None:

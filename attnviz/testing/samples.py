@@ -1,8 +1,9 @@
-"""One finding of every kind, small, the same every time, with token texts that try to break out of a page."""
+"""Findings of every kind, small, the same every time, with token texts that try to break out of a page."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import dataclasses
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -26,7 +27,7 @@ from attnviz.hooks import (
     TokenScores,
     UnknownName,
 )
-from attnviz.testing.captures import random_trace
+from attnviz.testing.captures import capture, random_trace
 from attnviz.testing.fake import FakeModel, distribution, lens_table
 
 HOSTILE = ("<script>alert(1)</script>", "<img src=x onerror=alert(1)>", "${alert(1)}", "{{constructor}}")
@@ -54,9 +55,18 @@ def sample_finding(kind: str) -> Finding:
     Raises:
         UnknownName: no such kind.
     """
+    return next(iter(sample_findings(kind).values()))
+
+
+def sample_findings(kind: str) -> Mapping[str, Finding]:
+    """Name -> finding of one kind: the usual one first, then those with other tokens in rows and columns, and others.
+
+    Raises:
+        UnknownName: no such kind.
+    """
     if kind not in _MAKERS:
         raise UnknownName("result kind", kind, _MAKERS)
-    return Finding(
+    usual = Finding(
         analysis="sample",
         title=f"Sample {HOSTILE[0]}",
         params={"layer": 1, "words": HOSTILE[1]},
@@ -67,6 +77,7 @@ def sample_finding(kind: str) -> Finding:
         run="sample",
         generated_from=6,
     )
+    return {"usual": usual} | {name: change(usual) for name, change in _VARIANTS.get(kind, {}).items()}
 
 
 def fake_request(analysis: Analysis, model: Model | None = None, text: str = TEXT, **params: Any) -> AnalysisRequest:
@@ -102,6 +113,82 @@ def _pattern() -> Result:
         info=("Layer 0, head 2.", HOSTILE[0]),
         warnings=(HOSTILE[1],),
     )
+
+
+def _two_stacks(finding: Finding, result: Result) -> Finding:
+    """Of a model with encoder and decoder: five source tokens, three of the decoder."""
+    segments = (Segment("source", 0, 5), Segment("target", 5, 8))
+    tokens = dataclasses.replace(sample_tokens(), decoder_from=5, segments=segments)
+    return dataclasses.replace(finding, tokens=tokens, result=result, layers=("encoder 0", HOSTILE[0], "cross 0"))
+
+
+def _stacks_pattern(layer: int, rows: tuple[int, int], columns: tuple[int, int]) -> AttentionPattern:
+    """The map of one layer of three: encoder, decoder, and cross, whose rows and columns are other tokens."""
+    rng = np.random.default_rng(layer)
+    sizes = np.array([[5, 5], [3, 3], [3, 5]])
+    pictures = np.zeros((3, 2, 5, 5), dtype=np.uint8)
+    for index, (height, width) in enumerate(sizes):
+        pictures[index, :, :height, :width] = rng.integers(1, 256, (2, height, width))
+    weights = rng.random((rows[1] - rows[0], columns[1] - columns[0])) + 0.1
+    weights = np.tril(weights) if layer == 1 else weights
+    return AttentionPattern(
+        weights=(weights / weights.sum(axis=1, keepdims=True)).astype(np.float32),
+        layer=layer,
+        head=1,
+        thumbnails=pictures,
+        thumbnail_sizes=sizes,
+        causal=layer == 1,
+        generated_from=6,
+        rows=rows,
+        columns=columns,
+        info=(HOSTILE[0],),
+    )
+
+
+def _cross(finding: Finding) -> Finding:
+    return _two_stacks(finding, _stacks_pattern(2, (5, 8), (0, 5)))
+
+
+def _decoder(finding: Finding) -> Finding:
+    return _two_stacks(finding, _stacks_pattern(1, (5, 8), (5, 8)))
+
+
+def _last_rows(finding: Finding) -> Finding:
+    """Only the rows that predict the answer, over all keys."""
+    result = finding.result
+    assert isinstance(result, AttentionPattern)
+    return dataclasses.replace(finding, result=dataclasses.replace(result, weights=result.weights[5:7], rows=(5, 7)))
+
+
+def _learned_sink(finding: Finding) -> Finding:
+    """All heads of two layers; the second has a learned sink, so that some of its weight goes to no token."""
+    rng = np.random.default_rng(0)
+    plain, second = rng.normal(0, 2, (2, 2, 3, len(LABELS), 4))
+    captures = (capture(*plain), capture(*second, sinks=np.array([3.0, 0.0, -3.0], np.float32)))
+    both = [[layer.pattern_and_share(head) for head in range(3)] for layer in captures]
+    shares = np.array([[[np.nan] * len(LABELS) if share is None else share for _, share in layer] for layer in both])
+    result = AttentionPattern(
+        weights=both[1][0][0],
+        layer=1,
+        head=0,
+        thumbnails=np.stack([layer.thumbnail for layer in captures]),
+        causal=True,
+        generated_from=6,
+        sink_share=both[1][0][1],
+        every=np.array([[pattern for pattern, _ in layer] for layer in both], np.float16),
+        every_sink_share=shares.astype(np.float32),
+        info=(HOSTILE[0],),
+    )
+    return dataclasses.replace(finding, result=result)
+
+
+def _stacks_heads(finding: Finding) -> Finding:
+    """Keys that a layer does not have received nothing there: missing, not zero."""
+    result = finding.result
+    assert isinstance(result, HeadScores)
+    received = np.full((3, 8), np.nan, np.float32)
+    received[0, :5], received[1, 5:], received[2, :5] = 1.0, np.arange(3), np.arange(5)
+    return _two_stacks(finding, dataclasses.replace(result, received=received))
 
 
 def _heads() -> Result:
@@ -178,4 +265,14 @@ _MAKERS: dict[str, Callable[[], Result]] = {
     "attribution": _attribution,
     "lens_table": _lens,
     "table": _table,
+}
+
+_VARIANTS: dict[str, dict[str, Callable[[Finding], Finding]]] = {
+    "attention_pattern": {
+        "cross": _cross,
+        "decoder": _decoder,
+        "last rows": _last_rows,
+        "learned sink": _learned_sink,
+    },
+    "head_scores": {"two stacks": _stacks_heads},
 }

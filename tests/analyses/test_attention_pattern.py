@@ -7,7 +7,7 @@ import pytest
 
 from attnviz.hooks import BadInput, ShapeError, Trace
 from attnviz.plugins.analyses import attention_pattern
-from attnviz.testing import FakeModel, capture_map, fake_request, random_trace
+from attnviz.testing import FakeModel, capture, capture_map, fake_request, random_trace
 
 ANALYSIS = attention_pattern.attnviz_analyses()[0]
 TEXT = "abcdefg"  # 8 tokens with <bos>
@@ -75,6 +75,61 @@ def test_thumbnails_are_those_of_every_head():
     assert not result.thumbnails[1].any()  # no attention
     assert not result.thumbnails[0, 2].any()  # layer 0 has two heads
     assert result.missing == {1: "a linear layer: it has no map"}
+
+
+def learned_sinks(logits=(0.5, -1.0)):
+    """Two layers of two heads over 8 tokens; the second layer has a learned sink beside the keys."""
+    rng = np.random.default_rng(4)
+    plain, second = rng.normal(0, 2, (2, 2, 2, 8, 4))
+    return Trace(layers=(capture(*plain), capture(*second, sinks=np.array(logits, np.float32))))
+
+
+def test_a_row_and_the_share_of_a_learned_sink_sum_to_one():
+    """exp(sink) / (exp(sink) + Σ exp(score)), straight from the definition."""
+    trace = learned_sinks()
+    result = pattern(trace, layer=1, head=1)
+    layer = trace.layer(1)
+    scores = layer.q[1].astype(np.float64) @ layer.k[1].astype(np.float64).T * layer.scale
+    powers = np.where(np.tri(8, dtype=bool), np.exp(scores), 0).sum(axis=1)
+    np.testing.assert_allclose(result.sink_share, np.exp(-1.0) / (np.exp(-1.0) + powers), atol=1e-6)
+    np.testing.assert_allclose(result.weights.sum(axis=1) + result.sink_share, 1, atol=1e-6)
+    assert pattern(trace, layer=0, head=1).sink_share is None
+    assert any(f"takes {result.sink_share.mean():.0%} of a row" in line for line in result.info)
+
+
+def test_a_mean_with_layers_without_a_learned_sink_still_sums_to_one():
+    result = pattern(learned_sinks(), layer="mean", head="mean")
+    np.testing.assert_allclose(result.weights.sum(axis=1) + result.sink_share, 1, atol=1e-6)
+    own = [pattern(learned_sinks(), layer=1, head=head).sink_share for head in (0, 1)]
+    np.testing.assert_allclose(result.sink_share, (own[0] + own[1]) / 4, atol=1e-6)
+
+
+def test_a_row_that_sees_nothing_leaves_all_to_the_learned_sink():
+    rng = np.random.default_rng(4)
+    seen = np.tri(8, dtype=bool)
+    seen[3] = False
+    layer = capture(*rng.normal(size=(2, 2, 8, 4)), visible=seen, sinks=np.array([-50.0, 3.0], np.float32))
+    result = pattern(Trace(layers=(layer,)))
+    assert not result.weights[3].any()
+    assert result.sink_share[3] == 1
+
+
+def test_with_sinks_left_out_the_learned_one_goes_as_well():
+    result = pattern(learned_sinks(), layer=1, exclude_sinks=True)
+    np.testing.assert_allclose(result.weights[1:].sum(axis=1), 1, atol=1e-6)
+    assert result.sink_share is None
+    assert any("it is left out as well" in line for line in result.info)
+
+
+def test_all_heads_bring_the_shares_of_their_learned_sinks():
+    trace = learned_sinks()
+    result = pattern(trace, layer=1, all_heads=True)
+    assert np.isnan(result.every_sink_share[0]).all()
+    np.testing.assert_array_equal(result.every_sink_share[1, 0], result.sink_share)
+    rows = result.every[1].astype(np.float64).sum(axis=-1)
+    np.testing.assert_allclose(rows + result.every_sink_share[1], 1, atol=2e-3)  # half precision
+    assert pattern(trace, layer=1, all_heads=True, exclude_sinks=True).every_sink_share is None
+    assert pattern(all_heads=True).every_sink_share is None
 
 
 def test_all_heads_are_in_the_result_when_asked_for():

@@ -122,6 +122,8 @@ def test_rows_leave_to_a_learned_sink_what_its_logit_takes(built):
         rows = patterns(layer).sum(-1)
         assert (rows < 1).all()
         np.testing.assert_allclose(rows, 1 - share, atol=1e-5)
+        given = [layer.pattern_and_share(head)[1] for head in range(layer.heads)]
+        np.testing.assert_allclose(given, share, atol=1e-5)
     for family in set(ATTENDING) - {"gpt_oss"}:
         layer = built(family)[0].trace(random_tokens(), Want()).layer(FAMILIES[family].attending[0])
         assert layer.sinks is None

@@ -22,14 +22,17 @@ from attnviz.testing import (
     check_tool,
     fake_request,
     sample_finding,
+    sample_findings,
 )
 from attnviz.testing.plugins import CONTENTS
+from attnviz.types import result_types
 
 ROOT = Path(attnviz.__file__).parent.parent
 EXAMPLE = ROOT / "plugins" / "attnviz-example"
 REGISTRY = load_registry()
 ANALYSES = REGISTRY.analyses.values()
-PAIRS = [(r, accepted.kind) for r in REGISTRY.renderers.values() for accepted in r.accepts]
+SAMPLES = [(kind, name) for kind in result_types() for name in sample_findings(kind)]
+PAIRS = [(r, *s) for r in REGISTRY.renderers.values() for s in SAMPLES if s[0] in [kind.kind for kind in r.accepts]]
 
 
 def named(descriptors):
@@ -69,9 +72,11 @@ def test_analyses_of_short_and_foreign_texts(analysis, text):
     check_analysis(analysis, fake_request(analysis, text=text))
 
 
-@pytest.mark.parametrize(("renderer", "kind"), [pytest.param(r, k, id=f"{r.name}-{k}") for r, k in PAIRS])
-def test_renderers(renderer, kind):
-    check_renderer(renderer, sample_finding(kind))
+@pytest.mark.parametrize(
+    ("renderer", "kind", "name"), [pytest.param(r, k, n, id=f"{r.name}-{k}-{n}") for r, k, n in PAIRS]
+)
+def test_renderers(renderer, kind, name):
+    check_renderer(renderer, sample_findings(kind)[name])
 
 
 @pytest.mark.parametrize("analysis", named(ANALYSES))

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import csv
+import dataclasses
+import io
 import json
 import re
 from typing import Any
@@ -11,8 +14,12 @@ import pytest
 
 from attnviz.hooks import AttentionPattern, BadInput, ShapeError
 from attnviz.plugins.renderers import attention_grid as grid
+from attnviz.plugins.renderers import csv_file
+from attnviz.testing import sample_findings
 from tests.renderers import samples
 from tests.renderers.samples import PLAIN, finding, make_every, make_tokens, pattern, sample_attention
+
+HOSTILE_LAYER = "<script>alert(1)</script>"
 
 
 def test_encoding_gives_the_rounded_decimals_of_every_weight() -> None:
@@ -90,7 +97,7 @@ def test_sinks_left_out_count_for_nothing() -> None:
     np.testing.assert_allclose(grid.focus(without.weights, may), [np.nan, np.nan, 0], atol=1e-6)
     np.testing.assert_allclose(grid.received(without.weights, may), [np.nan, 1, 1], rtol=1e-6)
     view = grid.render(finding(without, make_tokens(("a", "b", "c"))))
-    assert view.payload["first_tokens"] == []
+    assert view.payload["head"]["first_tokens"] == []
 
 
 def test_starts_on_log_only_where_the_head_rests_on_its_first_token() -> None:
@@ -111,6 +118,75 @@ def test_thumbnails_shrink_by_the_largest_value() -> None:
     assert small.shape == (1, 1, 32, 32)
     assert small[0, 0, 31, 2] == 200
     assert (small > 0).sum() == 1
+
+
+# ------------------------------------------------------------------------------------------------ rows and columns
+
+
+def test_a_causal_map_of_the_last_rows_counts_the_keys_before_them() -> None:
+    """Rows 2 and 3 of 4 see 3 and 4 keys; uniform rows have focus 0, and every key receives 1."""
+    weights = np.array([[1 / 3, 1 / 3, 1 / 3, 0], [1 / 4] * 4], np.float32)
+    result = dataclasses.replace(hand_made(), weights=weights, rows=(2, 4))
+    may = grid.allowed(result)
+    assert may.sum(axis=1).tolist() == [3, 4]
+    np.testing.assert_allclose(grid.focus(weights, may), [0, 0], atol=1e-6)
+    np.testing.assert_allclose(grid.received(weights, may), np.ones(4), rtol=1e-6)
+    data = grid.render(finding(result, make_tokens(PLAIN[:4]))).payload["head"]
+    assert (data["rows"], data["columns"]) == ([2, 4], [0, 4])
+
+
+def test_sinks_are_left_out_of_the_columns_that_have_them() -> None:
+    result = dataclasses.replace(
+        hand_made(), weights=np.full((2, 2), 0.5, np.float32), rows=(4, 6), columns=(1, 3), causal=False, sinks=(0, 2)
+    )
+    assert grid.allowed(result).tolist() == [[True, False], [True, False]]
+
+
+def test_rows_and_columns_outside_the_text_are_refused() -> None:
+    result = dataclasses.replace(hand_made(), rows=(3, 6))
+    with pytest.raises(ShapeError, match=r"queries.*0\.\.5.*\[3, 6\]"):
+        grid.render(finding(result, make_tokens(PLAIN[:5])))
+
+
+def test_first_tokens_are_those_of_the_stack_whose_keys_they_are() -> None:
+    shown = sample_findings("attention_pattern")["cross"]  # source 0..4, decoder from 5 on
+    assert grid.first_tokens(shown, range(0, 5)) == [0]
+    assert grid.first_tokens(shown, range(5, 8)) == [5]
+    assert grid.first_tokens(shown, range(2, 8)) == []  # not what is read first
+
+
+def test_small_pictures_of_several_shapes_shrink_in_their_own_ratio() -> None:
+    result = sample_findings("attention_pattern")["cross"].result
+    big = np.zeros((3, 2, 40, 40), np.uint8)
+    big[2, 0, 19, 39] = 200
+    sizes = np.array([[40, 40], [20, 20], [20, 40]])
+    pictures, used = grid.small_pictures(dataclasses.replace(result, thumbnails=big, thumbnail_sizes=sizes), 20)
+    assert used == [[20, 20], [20, 20], [10, 20]]
+    assert pictures.shape == (3, 2, 20, 20)
+    assert pictures[2, 0, 9, 19] == 200
+    assert (pictures > 0).sum() == 1
+
+
+def test_the_share_of_a_learned_sink_reaches_page_and_file() -> None:
+    shown = sample_findings("attention_pattern")["learned sink"]
+    share = shown.result.sink_share
+    payload = grid.render(shown).payload
+    assert payload["head"]["sink"]["shape"] == [8]
+    assert any("learned sink" in line for line in payload["head"]["info"])
+    assert [[head["sink"] is not None for head in layer] for layer in payload["every"]] == [[False] * 3, [True] * 3]
+    rows = list(csv.reader(io.StringIO(csv_file.to_text(shown))))[1:]
+    sinks = [row for row in rows if row[2] == ""]
+    assert [row[3] for row in sinks] == ["learned sink, no token"] * 8
+    np.testing.assert_array_equal(np.array([row[4] for row in sinks], np.float32), share)
+    totals = [sum(float(row[4]) for row in rows if row[0] == str(q)) for q in range(8)]
+    np.testing.assert_allclose(totals, 1, atol=1e-6)
+
+
+def test_files_name_the_tokens_of_rows_and_columns() -> None:
+    shown = sample_findings("attention_pattern")["decoder"]
+    labels, rows = shown.tokens.labels, list(csv.reader(io.StringIO(csv_file.to_text(shown))))[1:]
+    assert [row[0] + row[2] for row in rows] == ["55", "65", "66", "75", "76", "77"]
+    assert {csv_file.safe_cell(labels[int(row[0])]) for row in rows} == {row[1] for row in rows}
 
 
 def test_wrong_token_count_is_refused() -> None:
@@ -213,6 +289,77 @@ def test_keys_outside_the_window_are_said_to_be_hidden(open_page: Any) -> None:
     assert readout(page).endswith("the key lies outside the window of this layer")
     page.keyboard.press("End")
     assert readout(page).endswith("weight 0.3333")
+
+
+@pytest.mark.browser
+def test_a_cross_layer_names_the_tokens_of_its_own_rows_and_columns(open_page: Any) -> None:
+    shown = sample_findings("attention_pattern")["cross"]
+    weights, labels = shown.result.weights, shown.tokens.labels
+    page = open_page(shown)
+    assert page.locator(".av-detail h3").inner_text() == "Cross 0 · Head 1"
+    assert page.locator(".av-row-name").all_inner_texts() == ["encoder 0", HOSTILE_LAYER, "cross 0"]
+    page.locator(".av-heat").focus()
+    page.keyboard.press("Home")
+    assert readout(page).startswith(f"query 7 “{labels[7]}” → key 0 “{labels[0]}” · weight {weights[2, 0]:.4f}")
+    page.keyboard.press("ArrowUp")
+    page.keyboard.press("ArrowRight")
+    assert readout(page).startswith(f"query 6 “{labels[6]}” → key 1 “{labels[1]}” · weight {weights[1, 1]:.4f}")
+    page.keyboard.press("Enter")
+    page.wait_for_function("document.querySelector('.av-token[aria-pressed=true]').dataset.index === '6'")
+    shaded = page.locator(".av-token").evaluate_all("all => all.map((e) => e.style.backgroundColor !== '')")
+    assert shaded == [True] * 5 + [False] * 3
+    page.locator(".av-token").nth(2).click()
+    assert page.locator(".av-strip-bar .av-caption").inner_text().endswith("reads; it is no query of this layer")
+    page.get_by_label("Shade").select_option("read_by")
+    assert page.locator(".av-strip-bar .av-caption").inner_text() == "Who reads token 2 “${alert(1)}”"
+    page.locator(".av-token").nth(6).hover()
+    assert readout(page) == f"token 6 “{labels[6]}”: weight {weights[1, 2]:.4f} on token 2"
+
+
+@pytest.mark.browser
+def test_small_pictures_keep_their_shape(open_page: Any) -> None:
+    page = open_page(sample_findings("attention_pattern")["cross"])
+    shapes = page.locator(".av-head canvas").evaluate_all("all => all.map((c) => [c.height, c.width])")
+    assert shapes == [[5, 5]] * 2 + [[3, 3]] * 2 + [[3, 5]] * 2
+    boxes = page.locator(".av-head").evaluate_all("all => all.map((e) => [e.offsetWidth, e.offsetHeight])")
+    assert len({tuple(box) for box in boxes}) == 1
+
+
+@pytest.mark.browser
+def test_a_learned_sink_is_a_column_of_its_own(open_page: Any) -> None:
+    shown = sample_findings("attention_pattern")["learned sink"]
+    share = shown.result.sink_share
+    page = open_page(shown)
+    page.locator(".av-heat").focus()
+    page.keyboard.press("End")
+    page.keyboard.press("ArrowRight")
+    assert readout(page).endswith(f"→ learned sink, no token · share {share[7]:.4f}")
+    page.keyboard.press("ArrowUp")
+    assert readout(page).endswith(f"→ learned sink, no token · share {share[6]:.4f}")
+    page.keyboard.press("ArrowRight")
+    assert readout(page).endswith(f"→ learned sink, no token · share {share[6]:.4f}")  # there is nothing behind it
+    page.keyboard.press("ArrowLeft")
+    assert "key 7" in readout(page)
+    page.get_by_label("without first token").check()
+    page.locator(".av-heat").focus()
+    page.keyboard.press("End")
+    page.keyboard.press("ArrowRight")
+    told = readout(page).partition("share ≈ ")[2].split()[0]
+    assert float(told) == pytest.approx(share[7] / (1 - shown.result.weights[7, 0]), abs=1e-3)
+    page.get_by_label("without first token").uncheck()
+    page.locator('.av-head[data-layer="0"][data-head="1"]').click()
+    page.wait_for_selector('#attnviz-view[data-shown="0.1"]')
+    page.locator(".av-heat").focus()
+    page.keyboard.press("End")
+    page.keyboard.press("ArrowRight")
+    assert "learned sink" not in readout(page)
+    page.locator('.av-head[data-layer="1"][data-head="2"]').click()
+    page.wait_for_selector('#attnviz-view[data-shown="1.2"]')
+    page.locator(".av-heat").focus()
+    page.keyboard.press("End")
+    page.keyboard.press("ArrowRight")
+    told = readout(page).partition("learned sink, no token · share ")[2]
+    assert float(told) == pytest.approx(shown.result.every_sink_share[1, 2, 7], abs=5e-5)
 
 
 @pytest.mark.browser

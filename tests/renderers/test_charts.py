@@ -9,6 +9,7 @@ import pytest
 
 from attnviz.hooks import BadInput, TokenMatrix
 from attnviz.plugins.renderers import charts
+from attnviz.testing import sample_findings
 from tests.renderers.samples import (
     finding,
     long_labels,
@@ -37,6 +38,13 @@ def test_heads_say_their_roles() -> None:
     assert box["customdata"][7] == "1 (self, previous token)"
     assert box["customdata"][8] == 2
     assert json.loads(charts.head_chart(sample_heads()).payload.to_json())["data"][0]["customdata"] == [0, 1, 2, 3] * 4
+
+
+def test_layers_have_their_names() -> None:
+    chart = json.loads(charts.head_chart(sample_findings("head_scores")["two stacks"]).payload.to_json())
+    assert chart["layout"]["xaxis"]["ticktext"] == ["encoder 0", "&lt;script&gt;alert(1…", "cross 0"]
+    assert chart["data"][0]["text"][6] == "Cross 0"
+    assert "ticktext" not in json.loads(charts.head_chart(sample_heads()).payload.to_json())["layout"]["xaxis"]
 
 
 def test_texts_are_escaped() -> None:

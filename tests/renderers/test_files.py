@@ -27,7 +27,7 @@ from attnviz.plugins.renderers import (
     token_matrix,
     token_strip,
 )
-from attnviz.testing import check_renderer, check_round_trip, sample_finding
+from attnviz.testing import check_renderer, check_round_trip, sample_findings
 from tests.renderers.samples import (
     HOSTILE,
     PLAIN,
@@ -69,7 +69,8 @@ PAIRS = [
 @pytest.mark.parametrize(("renderer", "kind"), PAIRS)
 def test_every_renderer_keeps_its_promises(renderer: Renderer, kind: str) -> None:
     check_renderer(renderer, SAMPLES[kind]())
-    check_renderer(renderer, sample_finding(kind))
+    for shown in sample_findings(kind).values():
+        check_renderer(renderer, shown)
 
 
 def test_every_kind_has_every_suffix() -> None:

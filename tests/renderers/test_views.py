@@ -11,6 +11,7 @@ import pytest
 from attnviz.hooks import BadInput, HeadScores, ShapeError, TokenMatrix
 from attnviz.plugins.renderers import head_map, lens_grid, token_matrix
 from attnviz.plugins.renderers.token_strip import token_strip_payload
+from attnviz.testing import sample_findings
 from tests.renderers.samples import (
     HOSTILE,
     PLAIN,
@@ -183,6 +184,22 @@ def test_head_map_lists_the_tokens_that_receive_most(open_page: Any) -> None:
     best = int(shown.result.received[3].argmax())
     assert first.inner_text().split()[0] == str(best)
     assert page.locator(".av-badge", has_text="sink").count() <= 1
+
+
+@pytest.mark.browser
+def test_head_map_of_two_stacks_says_which_tokens_a_layer_does_not_read(open_page: Any) -> None:
+    page = open_page(sample_findings("head_scores")["two stacks"])
+    assert page.locator(".av-name-row").all_inner_texts() == ["encoder 0", "<script>alert(1)</script>", "cross 0"]
+    rows = page.locator('.av-bars[aria-label="Most read tokens"] .av-bar-row')
+    # token 4: mean of 1 (encoder) and 4 (cross); token 3: of 1 and 3; token 7: 2 (decoder)
+    assert [row.split()[0] for row in rows.all_inner_texts()[:3]] == ["4", "3", "7"]
+    assert "2.500" in rows.first.inner_text()
+    page.get_by_role("button", name="Encoder 0: 0.5000").click()
+    assert rows.count() == 5
+    said = page.locator(".av-block .av-caption").last.inner_text()
+    assert "Encoder 0 (3 tokens of the run are no keys of it)" in said
+    page.locator(".av-cell").first.focus()
+    assert readout(page).startswith("Encoder 0, head 0: entropy 0.5000 (bits)")
 
 
 @pytest.mark.browser

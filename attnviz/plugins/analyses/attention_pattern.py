@@ -32,8 +32,9 @@ def run(request: AnalysisRequest) -> AttentionPattern:
     left_out = sinks.positions if request.params["exclude_sinks"] else ()
     layer, head = _selection(trace, request.params["layer"], request.params["head"])
     chosen = _chosen(trace, layer, head)
-    raw = _mean_pattern(trace, chosen, ())
-    weights = _mean_pattern(trace, chosen, left_out) if left_out else raw
+    every, shares = _every(request, left_out) if request.params["all_heads"] else (None, None)
+    raw, share = _mean_pattern(trace, chosen, ())
+    weights = _mean_pattern(trace, chosen, left_out)[0] if left_out else raw
     return AttentionPattern(
         weights=weights,
         layer=layer,
@@ -44,9 +45,11 @@ def run(request: AnalysisRequest) -> AttentionPattern:
         sinks=left_out,
         missing=dict(trace.missing),
         visible=_visible(trace, sorted({index for index, _ in chosen})),
-        every=_every(request, left_out) if request.params["all_heads"] else None,
+        every=every,
         every_visible=_every_visible(trace) if request.params["all_heads"] else None,
-        info=_info(request, chosen, weights, sinks, left_out),
+        sink_share=None if left_out else share,
+        every_sink_share=None if left_out else shares,
+        info=_info(request, chosen, weights, share, sinks, left_out),
         warnings=_warnings(request, chosen, raw, sinks, left_out),
     )
 
@@ -73,17 +76,25 @@ def _chosen(trace: Trace, layer: int | str, head: int | str) -> list[Head]:
     return chosen
 
 
-def _mean_pattern(trace: Trace, chosen: Sequence[Head], left_out: tuple[int, ...]) -> NDArray[np.float32]:
-    """[Q, K] mean of the patterns, sinks removed from each before it enters the mean."""
+def _mean_pattern(
+    trace: Trace, chosen: Sequence[Head], left_out: tuple[int, ...]
+) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
+    """[Q, K] mean of the patterns, sinks removed from each before it enters the mean.
+
+    Also [Q] the mean share of learned sinks, 0 for a layer without one; None where no layer has one.
+    """
     total: NDArray[np.float32] | None = None
+    shares: list[NDArray[np.float32]] = []
     for layer, head in chosen:
-        pattern = trace.attention(layer, head)
+        pattern, share = trace.layer(layer).pattern_and_share(head)
         if left_out:
             pattern = without_sinks(pattern, left_out)
+        if share is not None:
+            shares.append(share)
         total = pattern if total is None else total + pattern
     assert total is not None  # every view has at least one head
-    mean: NDArray[np.float32] = total / np.float32(len(chosen))
-    return mean
+    count = np.float32(len(chosen))
+    return total / count, np.sum(shares, axis=0, dtype=np.float32) / count if shares else None
 
 
 def _thumbnails(trace: Trace) -> NDArray[np.uint8]:
@@ -97,8 +108,12 @@ def _thumbnails(trace: Trace) -> NDArray[np.uint8]:
     return stacked
 
 
-def _every(request: AnalysisRequest, left_out: tuple[int, ...]) -> NDArray[np.float16]:
+def _every(
+    request: AnalysisRequest, left_out: tuple[int, ...]
+) -> tuple[NDArray[np.float16], NDArray[np.float32] | None]:
     """[L, H, Q, K] float16 pattern of every head.
+
+    Also [L, H, Q] the share of learned sinks, NaN in a layer without one; None where no layer has one.
 
     Raises:
         BadInput: it would be larger than EVERY_BYTES.
@@ -115,12 +130,15 @@ def _every(request: AnalysisRequest, left_out: tuple[int, ...]) -> NDArray[np.fl
             "need one by one."
         )
     every = np.zeros(shape, dtype=np.float16)
+    shares = np.full(shape[:3], np.nan, dtype=np.float32)
     for layer, capture in enumerate(trace.layers):
         request.progress(layer / shape[0], f"layer {layer} of {shape[0]}")
         for head in range(0 if capture is None else capture.heads):
-            pattern = trace.attention(layer, head)
+            pattern, share = trace.layer(layer).pattern_and_share(head)
             every[layer, head] = without_sinks(pattern, left_out) if left_out else pattern
-    return every
+            if share is not None:
+                shares[layer, head] = share
+    return every, None if all(capture.sinks is None for capture in captures) else shares
 
 
 def _visible(trace: Trace, layers: Sequence[int]) -> Bools | None:
@@ -154,13 +172,14 @@ def _info(
     request: AnalysisRequest,
     chosen: Sequence[Head],
     weights: NDArray[np.float32],
+    share: NDArray[np.float32] | None,
     sinks: Sinks,
     left_out: tuple[int, ...],
 ) -> tuple[str, ...]:
     trace = request.trace
     lines = [
         f"{_subject(chosen, trace)}, {len(request.tokens)} tokens.",
-        f"Weights are shares from 0 to 1; each row sums to {_row_sums(trace, chosen, left_out)}.",
+        _row_sums(share, left_out),
         _mask(request, chosen),
         sinks.describe(),
         _treatment(weights, left_out),
@@ -183,11 +202,16 @@ def _subject(chosen: Sequence[Head], trace: Trace) -> str:
     return f"Mean of {which} {len(layers)} layers{left}"
 
 
-def _row_sums(trace: Trace, chosen: Sequence[Head], left_out: tuple[int, ...]) -> str:
-    learned = any(trace.layer(layer).sinks is not None for layer, _ in chosen)
-    if learned and not left_out:
-        return "less than 1, the rest goes to a learned sink that is no token"
-    return "1 over the keys it may see"
+def _row_sums(share: NDArray[np.float32] | None, left_out: tuple[int, ...]) -> str:
+    """What the rows sum to. share [Q] of a learned sink, or None."""
+    if share is None:
+        return "Weights are shares from 0 to 1; each row sums to 1 over the keys it may see."
+    taken = f"A learned sink, which is no token, takes {share.mean(dtype=np.float64):.0%} of a row on average"
+    if left_out:
+        return (
+            f"Weights are shares from 0 to 1; each row sums to 1 over the keys left. {taken}; it is left out as well."
+        )
+    return f"Weights are shares from 0 to 1; each row and the share of the learned sink sum to 1. {taken}."
 
 
 def _mask(request: AnalysisRequest, chosen: Sequence[Head]) -> str:

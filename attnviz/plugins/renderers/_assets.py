@@ -89,6 +89,30 @@ def generated_from(finding: Finding) -> int | None:
     return finding.generated_from if own is None else own
 
 
+def token_spans(finding: Finding, pattern: AttentionPattern) -> tuple[range, range]:
+    """The tokens of the run that are the rows and the columns of a map.
+
+    Raises:
+        ShapeError: a span that is not within the text, or an axis without one that has not one entry per token.
+    """
+    found = []
+    for name, span, count in zip(
+        ("queries", "keys"), (pattern.rows, pattern.columns), pattern.weights.shape, strict=True
+    ):
+        if span is None:
+            need_tokens(f"AttentionPattern {name}", count, finding)
+        elif not 0 <= span[0] <= span[1] <= len(finding.tokens):
+            raise ShapeError(f"AttentionPattern {name}", f"within 0..{len(finding.tokens)}", list(span))
+        found.append(range(count) if span is None else range(*span))
+    return found[0], found[1]
+
+
+def boundary(finding: Finding, span: range) -> int | None:
+    """Where the answer begins within a span of tokens, counted from its start; None where it does not."""
+    start = generated_from(finding)
+    return None if start is None or not span.start < start < span.stop else start - span.start
+
+
 def note_data(result: Result) -> dict[str, Any]:
     """The lines a view prints under its picture."""
     return {"info": list(result.info), "warnings": list(result.warnings)}

@@ -142,6 +142,11 @@ function notes(info, warnings) {
   return box;
 }
 
+// Layers have names: "3", or "encoder 3" where there are several stacks; with a capital at the beginning of a line.
+function layerTitle(name) {
+  return /^\d+$/.test(name) ? `Layer ${name}` : visibleText(name[0].toUpperCase() + name.slice(1));
+}
+
 function plural(count, word) { return `${count} ${word}${count === 1 ? "" : "s"}`; }
 
 // A small box beside the pointer. `within` is its positioned ancestor.

@@ -3,21 +3,24 @@
 //
 //   heatMap({rows, columns, rowLabels, columnLabels, label, describe(i, j) -> [line, …], onPick(i, j), onCursor(lines),
 //            boundary, rowTitle, columnTitle, describeRow(i), describeColumn(j), cellSize(room), cellText(i, j),
-//            footers, rowNumbers, columnNumbers})
-//     -> {element, setCells(shade, table, centre), setBars(rowBars, columnBars), select(row, column), zoom(percent),
-//         redraw(), percent()}
+//            footers, rowNumbers, columnNumbers, beside})
+//     -> {element, setCells(shade, table, centre), setBars(rowBars, columnBars), setBeside(shade), select(row, column),
+//         zoom(percent), redraw(), percent()}
 //
 //   shade   Uint8Array [rows · columns], an index into table;  centre: 128 for a signed map, else 0
 //   bars    {values, reference} or null; NaN = no bar; column bars are drawn on a √ scale
-//   boundary  first generated token, or null
+//   boundary  {row, column}: where the answer begins, each a number or null
+//   beside    {name, short, describe(i)}: one more column at the right, apart from the others, that is no column of the
+//             matrix; setBeside gives its shades [rows], an index into table. The cursor reaches it as column `columns`.
 //   cellSize  {width, height} of a cell at 100 %, given the room for all; without it cells are square and all fit
 //   rowNumbers, columnNumbers  what stands at the axes where texts do not fit; without them 0, 1, 2 …
-//   footers   a further name under each column;  boundaryAcross: false = only between columns
+//   footers   a further name under each column
 
-const HEAT = { tallest: 600, largestCell: 30, labelCell: 9, wideCell: 44, zooms: [20, 1000] };
+const HEAT = { tallest: 600, largestCell: 30, labelCell: 9, wideCell: 44, zooms: [20, 1000], besideGap: 8, besideWidth: 18 };
 
 function heatMap(options) {
-  const { rows, columns } = options;
+  const { rows, columns, beside } = options;
+  const besideRoom = beside ? HEAT.besideGap + HEAT.besideWidth : 0;
   const canvas = make("canvas", { "aria-hidden": "true" });
   const size = make("div", { class: "av-heat-size" }, canvas);
   const window_ = make("div", {
@@ -26,7 +29,8 @@ function heatMap(options) {
   }, size);
   const element = make("div", { class: "av-heat-frame" }, window_);
   const tip = tooltip(element);
-  const picture = document.createElement("canvas");
+  const picture = document.createElement("canvas"), besidePicture = document.createElement("canvas");
+  let besideShade = null;
   let shade = null, table = null, centre = 0, percent = 100, cursor = null, chosen = { row: null, column: null };
   let rowBars = null, columnBars = null, box = null, pooled = null, colours = null, fonts = null;
 
@@ -44,7 +48,7 @@ function heatMap(options) {
     colours = { ink: themeColour("--body-text-color"), faint: themeColour("--body-text-color-subdued"), accent: themeColour("--color-accent"), line: themeColour("--border-color-primary"), paper: themeColour("--background-fill-primary") };
     fonts = { mono: themeFont("--font-mono"), text: themeFont("--font") };
     const width = window_.clientWidth || element.clientWidth || 480;
-    const right = rowBars ? 46 : 10, bottom = columnBars ? 44 : footNames.length ? 26 : 10;
+    const right = (rowBars ? 46 : 10) + besideRoom, bottom = columnBars ? 44 : footNames.length ? 26 : 10;
     const labelFont = `12px ${fonts.mono}`;
     const fit = (left, top) => {
       const room = { width: width - left - right, height: HEAT.tallest - top - bottom };
@@ -53,7 +57,8 @@ function heatMap(options) {
       return { width: base.width * percent / 100, height: base.height * percent / 100 };
     };
     const least = columnBars || footNames.length ? 54 : 30;
-    const named = { left: Math.max(least, widest(rowNames, labelFont) + 14), top: Math.max(22, widest(columnNames, labelFont) + 12) };
+    const above = beside ? [...columnNames, beside.name] : columnNames;
+    const named = { left: Math.max(least, widest(rowNames, labelFont) + 14), top: Math.max(22, widest(above, labelFont) + 12) };
     const plain = { left: columnBars ? 54 : 40, top: 22 };
     let gutters = named, cell = fit(named.left, named.top);
     let rowsNamed = cell.height >= HEAT.labelCell, columnsNamed = cell.width >= HEAT.labelCell;
@@ -85,30 +90,35 @@ function heatMap(options) {
     const across = Math.max(1, Math.ceil(1 / (box.cell.width * ratio) - 0.01));
     if (pooled && pooled.down === down && pooled.across === across) return;
     pooled = { down, across };
-    const height = Math.ceil(rows / down), width = Math.ceil(columns / across);
-    picture.width = width;
-    picture.height = height;
-    const image = new ImageData(width, height);
+    paintPixels(picture, shade, columns, down, across);
+    if (besideShade) paintPixels(besidePicture, besideShade, 1, down, 1);
+  }
+
+  function paintPixels(onto, shades, width, down, across) {  // shades [rows, width]
+    onto.width = Math.ceil(width / across);
+    onto.height = Math.ceil(rows / down);
+    const image = new ImageData(onto.width, onto.height);
     const pixels = new Uint32Array(image.data.buffer);
     if (down === 1 && across === 1) {
-      for (let i = 0; i < pixels.length; i++) pixels[i] = table[shade[i]];
+      for (let i = 0; i < pixels.length; i++) pixels[i] = table[shades[i]];
     } else {  // the strongest cell of a block stands for it, so that thin lines survive
       const strongest = new Uint8Array(pixels.length).fill(centre);
       for (let i = 0; i < rows; i++) {
-        const line = Math.floor(i / down) * width;
-        for (let j = 0; j < columns; j++) {
-          const at = line + Math.floor(j / across), value = shade[i * columns + j];
+        const line = Math.floor(i / down) * onto.width;
+        for (let j = 0; j < width; j++) {
+          const at = line + Math.floor(j / across), value = shades[i * width + j];
           if (Math.abs(value - centre) > Math.abs(strongest[at] - centre)) strongest[at] = value;
         }
       }
       for (let i = 0; i < pixels.length; i++) pixels[i] = table[strongest[i]];
     }
-    picture.getContext("2d").putImageData(image, 0, 0);
+    onto.getContext("2d").putImageData(image, 0, 0);
   }
 
   const xOf = (j) => box.left + j * box.cell.width - window_.scrollLeft;
   const yOf = (i) => box.top + i * box.cell.height - window_.scrollTop;
   const areaRight = () => Math.min(box.width - box.right, xOf(columns));
+  const besideLeft = () => areaRight() + HEAT.besideGap;
   const areaBottom = () => Math.min(box.height - box.bottom, yOf(rows));
 
   function draw() {
@@ -131,36 +141,63 @@ function heatMap(options) {
     pen.lineWidth = 1;
     pen.strokeRect(box.left - 0.5, box.top - 0.5, areaRight() - box.left + 1, areaBottom() - box.top + 1);
     drawNames(pen);
+    if (besideShade) drawBeside(pen);
     if (rowBars) drawRowBars(pen);
     if (columnBars) drawColumnBars(pen);
   }
 
-  function drawMarks(pen) {
-    const { cell } = box;
-    const edge = (x, y, width, height, colour, thickness) => {
-      pen.strokeStyle = colour;
-      pen.lineWidth = thickness;
-      pen.strokeRect(x, y, width, height);
-    };
-    if (options.boundary !== null && options.boundary !== undefined) {
-      pen.save();
-      pen.setLineDash([5, 4]);
-      pen.strokeStyle = colours.accent;
-      pen.lineWidth = 1.5;
-      pen.beginPath();
-      pen.moveTo(xOf(options.boundary), yOf(0));
-      pen.lineTo(xOf(options.boundary), yOf(rows));
-      if (options.boundaryAcross !== false) {
-        pen.moveTo(xOf(0), yOf(options.boundary));
-        pen.lineTo(xOf(columns), yOf(options.boundary));
-      }
-      pen.stroke();
-      pen.restore();
+  function edge(pen, x, y, width, height, colour, thickness) {
+    pen.strokeStyle = colour;
+    pen.lineWidth = thickness;
+    pen.strokeRect(x, y, width, height);
+  }
+
+  const cursorColour = () => (host.dark() ? "#ffffff" : "#000000");
+
+  function drawBeside(pen) {
+    const left = besideLeft(), wide = HEAT.besideWidth, { cell } = box;
+    pen.save();
+    pen.beginPath();
+    pen.rect(left, box.top, wide, areaBottom() - box.top);
+    pen.clip();
+    pen.imageSmoothingEnabled = false;
+    pen.drawImage(besidePicture, left, yOf(0), wide, besidePicture.height * pooled.down * cell.height);
+    if (chosen.row !== null) edge(pen, left + 1, yOf(chosen.row), wide - 2, Math.max(cell.height, 2), colours.accent, 2);
+    if (cursor && cursor.j === columns) edge(pen, left + 1, yOf(cursor.i) - 1, wide - 2, Math.max(cell.height, 3) + 2, cursorColour(), 1.5);
+    pen.restore();
+    edge(pen, left - 0.5, box.top - 0.5, wide + 1, areaBottom() - box.top + 1, colours.line, 1);
+    pen.fillStyle = cursor && cursor.j === columns ? colours.accent : colours.ink;
+    pen.save();
+    pen.textBaseline = "middle";
+    if (box.columnsNamed && cell.width < HEAT.wideCell) {
+      pen.font = fontFor(cell.width);
+      pen.textAlign = "left";
+      pen.translate(left + wide / 2, box.top - 7);
+      pen.rotate(-Math.PI / 2);
+      pen.fillText(beside.name, 0, 0);
+    } else {
+      pen.font = `10px ${fonts.text}`;
+      pen.textAlign = "center";
+      pen.fillText(beside.short, left + wide / 2, box.top - 11);
     }
-    if (chosen.row !== null) edge(xOf(0) + 1, yOf(chosen.row), columns * cell.width - 2, Math.max(cell.height, 2), colours.accent, 2);
-    if (chosen.column !== null) edge(xOf(chosen.column), yOf(0) + 1, Math.max(cell.width, 2), rows * cell.height - 2, colours.accent, 2);
-    if (cursor) {
-      edge(xOf(cursor.j) - 1, yOf(cursor.i) - 1, Math.max(cell.width, 3) + 2, Math.max(cell.height, 3) + 2, host.dark() ? "#ffffff" : "#000000", 1.5);
+    pen.restore();
+  }
+
+  function drawMarks(pen) {
+    const { cell } = box, { row = null, column = null } = options.boundary || {};
+    pen.save();
+    pen.setLineDash([5, 4]);
+    pen.strokeStyle = colours.accent;
+    pen.lineWidth = 1.5;
+    pen.beginPath();
+    if (column !== null) { pen.moveTo(xOf(column), yOf(0)); pen.lineTo(xOf(column), yOf(rows)); }
+    if (row !== null) { pen.moveTo(xOf(0), yOf(row)); pen.lineTo(xOf(columns), yOf(row)); }
+    pen.stroke();
+    pen.restore();
+    if (chosen.row !== null) edge(pen, xOf(0) + 1, yOf(chosen.row), columns * cell.width - 2, Math.max(cell.height, 2), colours.accent, 2);
+    if (chosen.column !== null) edge(pen, xOf(chosen.column), yOf(0) + 1, Math.max(cell.width, 2), rows * cell.height - 2, colours.accent, 2);
+    if (cursor && cursor.j < columns) {
+      edge(pen, xOf(cursor.j) - 1, yOf(cursor.i) - 1, Math.max(cell.width, 3) + 2, Math.max(cell.height, 3) + 2, cursorColour(), 1.5);
     }
   }
 
@@ -280,7 +317,7 @@ function heatMap(options) {
   }
 
   function drawRowBars(pen) {
-    const room = box.right - 10, most = largest(rowBars), from = areaRight() + 4;
+    const room = box.right - 10 - besideRoom, most = largest(rowBars), from = areaRight() + besideRoom + 4;
     pen.save();
     pen.fillStyle = colours.faint;
     pen.font = `10px ${fonts.text}`;
@@ -335,8 +372,11 @@ function heatMap(options) {
     const j = Math.floor((x - box.left + window_.scrollLeft) / box.cell.width);
     const i = Math.floor((y - box.top + window_.scrollTop) / box.cell.height);
     const inside = { x: x >= box.left && x < areaRight() && j < columns, y: y >= box.top && y < areaBottom() && i < rows };
-    return { i: inside.y ? i : null, j: inside.x ? j : null, x, y, beside: x >= areaRight(), below: y >= areaBottom() };
+    const onBeside = besideShade && x >= besideLeft() && x < besideLeft() + HEAT.besideWidth;
+    return { i: inside.y ? i : null, j: onBeside ? columns : inside.x ? j : null, x, y, beside: x >= areaRight() + besideRoom, below: y >= areaBottom() };
   }
+
+  const describe = (i, j) => (j === columns ? beside.describe(i) : options.describe(i, j));
 
   function say(lines) { if (options.onCursor) options.onCursor(lines); }
 
@@ -346,11 +386,11 @@ function heatMap(options) {
     let lines = null;
     if (at.i !== null && at.j !== null) {
       cursor = { i: at.i, j: at.j };
-      lines = options.describe(at.i, at.j);
+      lines = describe(at.i, at.j);
     } else {
       cursor = null;
       if (at.i !== null && at.beside && rowBars) lines = options.describeRow(at.i);
-      if (at.j !== null && at.below && columnBars) lines = options.describeColumn(at.j);
+      if (at.j !== null && at.j < columns && at.below && columnBars) lines = options.describeColumn(at.j);
     }
     if (lines) { tip.show(lines, at.x, at.y); say(lines); } else tip.hide();
     draw();
@@ -393,10 +433,11 @@ function heatMap(options) {
   });
 
   function moveTo(i, j) {
-    cursor = { i: Math.max(0, Math.min(rows - 1, i)), j: Math.max(0, Math.min(columns - 1, j)) };
-    reveal(cursor.i, cursor.j);
-    const lines = options.describe(cursor.i, cursor.j);
-    tip.show(lines, xOf(cursor.j) + box.cell.width, yOf(cursor.i) + box.cell.height);
+    const last = besideShade ? columns : columns - 1;
+    cursor = { i: Math.max(0, Math.min(rows - 1, i)), j: Math.max(0, Math.min(last, j)) };
+    reveal(cursor.i, Math.min(cursor.j, columns - 1));
+    const lines = describe(cursor.i, cursor.j), right = cursor.j === columns ? besideLeft() + HEAT.besideWidth : xOf(cursor.j) + box.cell.width;
+    tip.show(lines, right, yOf(cursor.i) + box.cell.height);
     say(lines);
     draw();
   }
@@ -441,6 +482,10 @@ function heatMap(options) {
       pooled = null;
       if (!box) layout();
       draw();
+    },
+    setBeside(shades) {
+      besideShade = shades;
+      pooled = null;
     },
     setBars(forRows, forColumns) {
       rowBars = forRows;

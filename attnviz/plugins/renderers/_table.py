@@ -19,7 +19,8 @@ from attnviz.hooks import (
     TokenMatrix,
     TokenScores,
 )
-from attnviz.plugins.renderers._assets import generated_from, need_tokens
+from attnviz.plugins.renderers._assets import generated_from, need_tokens, token_spans
+from attnviz.plugins.renderers._labels import LEARNED_SINK
 from attnviz.plugins.renderers.attribution_text import checked as checked_attribution
 from attnviz.plugins.renderers.head_map import roles_of
 
@@ -36,13 +37,12 @@ def table(finding: Finding) -> tuple[tuple[str, ...], Rows]:
     """
     result = finding.result
     if isinstance(result, AttentionPattern):
-        need_tokens("AttentionPattern queries", result.weights.shape[0], finding)
-        need_tokens("AttentionPattern keys", result.weights.shape[1], finding)
+        token_spans(finding, result)
         return ("query", "query token", "key", "key token", "weight"), _pattern_rows(finding, result)
     if isinstance(result, HeadScores):
         names = [f"{name} [{result.units[name]}]" for name in result.metrics]
         roles = ("roles",) if result.roles else ()
-        return ("layer", "head", *roles, *names), _head_rows(result)
+        return ("layer", "head", *roles, *names), _head_rows(finding, result)
     if isinstance(result, TokenScores):
         need_tokens("TokenScores.scores", len(result.scores), finding)
         return ("position", "id", "token", "role", f"score [{result.unit}]"), _token_rows(finding, result)
@@ -76,18 +76,23 @@ def role_of(finding: Finding, position: int) -> str:
 
 
 def _pattern_rows(finding: Finding, result: AttentionPattern) -> Rows:
-    labels = finding.tokens.labels
-    for query, row in enumerate(result.weights):
-        for key in range(query + 1 if result.causal else len(row)):
-            if result.visible is None or result.visible[query, key]:
-                yield query, labels[query], key, labels[key], number(row[key])
+    """Every key a query may see; behind them what a learned sink takes, which has no key."""
+    labels, (queries, keys) = finding.tokens.labels, token_spans(finding, result)
+    for i, query in enumerate(queries):
+        for j, key in enumerate(keys):
+            if (key <= query or not result.causal) and (result.visible is None or result.visible[i, j]):
+                yield query, labels[query], key, labels[key], number(result.weights[i, j])
+        if result.sink_share is not None:
+            yield query, labels[query], None, LEARNED_SINK, number(result.sink_share[i])
 
 
-def _head_rows(result: HeadScores) -> Rows:
+def _head_rows(finding: Finding, result: HeadScores) -> Rows:
     labelled = roles_of(result)
-    for at in np.ndindex(next(iter(result.metrics.values())).shape):
-        roles = ("; ".join(labelled.get((at[0], at[1]), ())),) if result.roles else ()
-        yield *at, *roles, *(number(values[at]) for values in result.metrics.values())
+    for layer, head in np.ndindex(next(iter(result.metrics.values())).shape):
+        roles = ("; ".join(labelled.get((layer, head), ())),) if result.roles else ()
+        name = finding.layer_name(layer)
+        metrics = (number(values[layer, head]) for values in result.metrics.values())
+        yield int(name) if name.isdecimal() else name, head, *roles, *metrics
 
 
 def _token_rows(finding: Finding, result: TokenScores) -> Rows:

@@ -7,7 +7,6 @@ const TRANSFORMS = {
   linear: { text: "linear", share: (w) => w, ticks: [[0, "0"], [0.25, "0.25"], [0.5, "0.5"], [0.75, "0.75"], [1, "1"]] },
 };
 const TOKENS = data.tokens, COUNT = TOKENS.length, LAYERS = data.layers, HEADS = data.heads;
-const SINKS = new Set(data.first_tokens);
 
 // Weights come as codes with a fixed number of decimals: 6 below 0.0001, 5 below 0.001, 4 above (see attention_grid.py).
 const WEIGHTS = new Float64Array(10200);
@@ -26,13 +25,24 @@ let newest = 0;            // the latest request; answers to older ones are drop
 let destroyed = false;
 
 const keyOf = (layer, head) => `${layer}.${head}`;
-const nameOf = (layer, head) => `${layer === "mean" ? "Mean of all layers" : `Layer ${layer}`} · ${head === "mean" ? "mean of heads" : `Head ${head}`}`;
+const layerName = (layer) => layerTitle(data.layer_names[layer]);
+const nameOf = (layer, head) => `${layer === "mean" ? "Mean of all layers" : layerName(layer)} · ${head === "mean" ? "mean of heads" : `Head ${head}`}`;
 const quote = (i) => `${i} “${visibleText(TOKENS[i])}”`;
 
+// A head as it is drawn. Everything outside its arrays goes by the position of a token in the run: queries lie in
+// rows [start, stop), keys in columns [start, stop).
 async function decode(packed) {
-  const [codes, focus, received, rest, window_] = await Promise.all(
-    [packed.codes, packed.focus, packed.received, packed.rest, packed.window].map((array) => (array ? unpack(array) : null)));
-  return { layer: packed.layer, head: packed.head, codes, focus, received, rest, window: window_, info: [...packed.info, packed.precision], warnings: packed.warnings };
+  const [codes, sink, focus, received, rest, window_] = await Promise.all(
+    [packed.codes, packed.sink, packed.focus, packed.received, packed.rest, packed.window].map((array) => (array ? unpack(array) : null)));
+  const { layer, head, rows, columns, causal } = packed;
+  return {
+    layer, head, rows, columns, causal, codes, sink, focus, received, rest, window: window_,
+    first: new Set(packed.first_tokens), info: [...packed.info, packed.precision], warnings: packed.warnings,
+    height: rows[1] - rows[0], width: columns[1] - columns[0],
+    at: (q, k) => (q - rows[0]) * (columns[1] - columns[0]) + k - columns[0],
+    isQuery: (t) => t >= rows[0] && t < rows[1],
+    isKey: (t) => t >= columns[0] && t < columns[1],
+  };
 }
 
 // ------------------------------------------------------------------------------------------------ skeleton
@@ -46,19 +56,33 @@ const legend = make("div", { class: "av-legend" });
 const stripCaption = make("p", { class: "av-caption" });
 const noteBox = make("div");
 
-const heat = heatMap({
-  rows: COUNT, columns: COUNT, rowLabels: TOKENS, columnLabels: TOKENS,
-  label: "Attention of one head: rows are queries, columns are keys",
-  rowTitle: "focus", columnTitle: "received",
-  boundary: data.generated_from,
-  describe: describeCell,
-  describeRow: (q) => [`query ${quote(q)}`, `focus ${formatNumber(shown.focus[q])}  (1 = one key, 0 = all keys alike)`],
-  describeColumn: (k) => [`key ${quote(k)}`, `received ${formatNumber(shown.received[k])}  (1 = as from a uniform head)`],
-  onCursor: (lines) => { readout.textContent = lines.join(" · "); },
-  onPick: (q) => pickToken(q),
-  onZoom: (percent) => zoomer.update(percent),
-});
-const zoomer = zoomControl(heat);
+const heatHome = make("div");
+let heat = null;           // the heat map of the shapes and tokens in heat.spans
+function heatOf(shown) {
+  const { rows, columns, sink } = shown, spans = JSON.stringify([rows, columns, sink !== null]);
+  if (heat && heat.spans === spans) return;
+  const [firstQuery, firstKey] = [rows[0], columns[0]];
+  const boundary = ([start, stop]) => (data.generated_from > start && data.generated_from < stop ? data.generated_from - start : null);
+  const numbers = ([start, stop]) => Array.from({ length: stop - start }, (_, i) => start + i);
+  heat = heatMap({
+    rows: shown.height, columns: shown.width, rowLabels: TOKENS.slice(...rows), columnLabels: TOKENS.slice(...columns),
+    rowNumbers: numbers(rows), columnNumbers: numbers(columns),
+    label: `Attention of one head: rows are queries, columns are keys${sink ? "; the last column is a learned sink" : ""}`,
+    rowTitle: "focus", columnTitle: "received",
+    boundary: { row: boundary(rows), column: boundary(columns) },
+    beside: sink ? { name: "learned sink", short: "sink", describe: (i) => describeSink(firstQuery + i) } : null,
+    describe: (i, j) => describeCell(firstQuery + i, firstKey + j),
+    describeRow: (i) => describeQuery(firstQuery + i),
+    describeColumn: (j) => describeKey(firstKey + j),
+    onCursor: (lines) => { readout.textContent = lines.join(" · "); },
+    onPick: (i) => pickToken(firstQuery + i),
+    onZoom: (percent) => zoomer.update(percent),
+  });
+  heat.spans = spans;
+  heatHome.replaceChildren(heat.element);
+  zoomer.update(heat.percent());
+}
+const zoomer = zoomControl({ percent: () => heat.percent(), zoom: (percent) => heat.zoom(percent) });
 const strip = tokenStrip({
   tokens: TOKENS, segments: data.segments, generatedFrom: data.generated_from,
   onPick: pickToken,
@@ -68,9 +92,7 @@ const strip = tokenStrip({
 strip.element.classList.add("av-short");
 
 const firstBox = make("input", { type: "checkbox", onchange: () => { state.withoutFirst = firstBox.checked; paint(); } });
-const firstControl = SINKS.size
-  ? make("label", { class: "av-control av-check", title: "Leaves out the first token and divides each row by what remains" }, firstBox, make("span", {}, "without first token"))
-  : null;
+const firstControl = make("label", { class: "av-control av-check", title: "Leaves out the first token and divides each row by what remains" }, firstBox, make("span", {}, "without first token"));
 
 const thumbnailCells = new Map();   // "layer.head" -> {button, canvas, offset}
 const picker = buildPicker();
@@ -79,7 +101,7 @@ const detail = make("section", { class: "av-detail", "aria-label": "One head at 
     make("div", { class: "av-controls" },
       choice("Colour", Object.entries(TRANSFORMS).map(([name, t]) => [name, t.text]), state.transform, (value) => { state.transform = value; paint(); }),
       firstControl, zoomer.element)),
-  problem, heat.element, readout, legend,
+  problem, heatHome, readout, legend,
   make("div", { class: "av-bar av-strip-bar" }, stripCaption,
     choice("Shade", [["reads", "what the token reads"], ["read_by", "who reads the token"]], state.strip, (value) => { state.strip = value; paintStrip(); paintSelection(); })),
   strip.element);
@@ -92,7 +114,7 @@ function buildPicker() {
   for (let h = 0; h < HEADS; h++) header.append(make("span", { class: "av-column-name", role: "columnheader", "aria-label": `Head ${h}` }, String(h)));
   grid.append(header);
   for (let l = 0; l < LAYERS; l++) {
-    const row = make("div", { class: "av-row", role: "row" }, make("span", { class: "av-row-name", role: "rowheader", "aria-label": `Layer ${l}` }, String(l)));
+    const row = make("div", { class: "av-row", role: "row" }, make("span", { class: "av-row-name", role: "rowheader", "aria-label": layerName(l) }, visibleText(data.layer_names[l])));
     const reason = data.missing[l];
     if (reason !== undefined) {
       const gap = make("span", { class: "av-missing", role: "gridcell", title: reason }, `no attention: ${reason}`);
@@ -101,10 +123,10 @@ function buildPicker() {
     } else {
       for (let h = 0; h < HEADS; h++) {
         const canvas = make("canvas", { "aria-hidden": "true" });
-        const button = make("button", { type: "button", role: "gridcell", class: "av-head", tabindex: "-1", "aria-selected": "false", "aria-label": `Layer ${l}, head ${h}`, title: `Layer ${l} · Head ${h}` }, canvas);
+        const button = make("button", { type: "button", role: "gridcell", class: "av-head", tabindex: "-1", "aria-selected": "false", "aria-label": `${layerName(l)}, head ${h}`, title: nameOf(l, h) }, canvas);
         button.dataset.layer = l;
         button.dataset.head = h;
-        thumbnailCells.set(keyOf(l, h), { button, canvas, offset: (l * HEADS + h) * data.thumbnails.shape[2] ** 2 });
+        thumbnailCells.set(keyOf(l, h), { button, canvas, layer: l, head: h });
         row.append(button);
       }
     }
@@ -131,7 +153,7 @@ function buildPicker() {
   return make("section", { class: "av-picker", "aria-label": "All heads" },
     make("div", { class: "av-bar" }, make("h3", { class: "av-title" }, "All heads"), make("span", { class: "av-caption" }, "layer ↓  head →")),
     make("div", { class: "av-heads-scroll" }, grid),
-    make("p", { class: "av-caption" }, "Small pictures: √ of the largest weight in each block; queries downwards, keys to the right."));
+    make("p", { class: "av-caption" }, `Small pictures: √ of the largest weight in each block; queries downwards, keys to the right${data.thumbnail_sizes ? "; longer sides are more tokens" : ""}.`));
 }
 
 // ------------------------------------------------------------------------------------------------ painting
@@ -139,51 +161,77 @@ function buildPicker() {
 let thumbnails = null;
 
 function paintThumbnails() {
-  const edge = data.thumbnails.shape[2], table = colourTable(SEQUENTIAL);
-  for (const { button, canvas, offset } of thumbnailCells.values()) {
-    const image = new ImageData(edge, edge), pixels = new Uint32Array(image.data.buffer);
+  const [, , height, width] = data.thumbnails.shape, table = colourTable(SEQUENTIAL);
+  for (const { button, canvas, layer, head } of thumbnailCells.values()) {
+    const [rows, columns] = data.thumbnail_sizes ? data.thumbnail_sizes[layer] : [height, width];
+    const image = new ImageData(columns, rows), pixels = new Uint32Array(image.data.buffer);
+    const from = (layer * HEADS + head) * height * width;
     let any = 0;
-    for (let i = 0; i < pixels.length; i++) { const value = thumbnails[offset + i]; any |= value; pixels[i] = table[value]; }
-    canvas.width = canvas.height = edge;
+    for (let i = 0; i < rows; i++) for (let j = 0; j < columns; j++) {
+      const value = thumbnails[from + i * width + j];
+      any |= value;
+      pixels[i * columns + j] = table[value];
+    }
+    canvas.width = columns;
+    canvas.height = rows;
     canvas.getContext("2d").putImageData(image, 0, 0);
     if (!any) {  // rows sum to 1, so an empty picture means that the layer has fewer heads
       button.disabled = true;
-      button.title = `Layer ${button.dataset.layer} has no head ${button.dataset.head}`;
+      button.title = `${layerName(layer)} has no head ${head}`;
       button.setAttribute("aria-label", button.title);
     }
   }
 }
 
 function whyHidden(q, k) {  // null where the query sees the key
-  if (data.causal && k > q) return "not visible: the key comes after the query";
-  if (shown.window && !shown.window[q * COUNT + k]) return "not visible: the key lies outside the window of this layer";
+  if (!shown.isQuery(q)) return `token ${q} is no query of this layer`;
+  if (!shown.isKey(k)) return `token ${k} is no key of this layer`;
+  if (shown.causal && k > q) return "not visible: the key comes after the query";
+  if (shown.window && !shown.window[shown.at(q, k)]) return "not visible: the key lies outside the window of this layer";
   return data.sinks.includes(k) ? "left out as a sink" : null;
 }
 
+const withoutFirst = () => state.withoutFirst && shown.first.size > 0;
+
+function ofRest(value, q) {  // the share of what remains of the row without its first tokens
+  const rest = shown.rest[q - shown.rows[0]];
+  return rest > 0 ? Math.min(1, value / rest) : 0;
+}
+
 function weight(q, k) {
-  const value = WEIGHTS[shown.codes[q * COUNT + k]];
-  if (!state.withoutFirst) return value;
-  return SINKS.has(k) || !(shown.rest[q] > 0) ? 0 : Math.min(1, value / shown.rest[q]);
+  const value = WEIGHTS[shown.codes[shown.at(q, k)]];
+  if (!withoutFirst()) return value;
+  return shown.first.has(k) ? 0 : ofRest(value, q);
+}
+
+function sinkWeight(q) {
+  const value = WEIGHTS[shown.sink[q - shown.rows[0]]];
+  return withoutFirst() ? ofRest(value, q) : value;
 }
 
 function paint() {
   if (!shown) return;
-  const { share, ticks } = TRANSFORMS[state.transform];
-  const cells = new Uint8Array(COUNT * COUNT);
-  if (state.withoutFirst) {
-    for (let q = 0, i = 0; q < COUNT; q++) for (let k = 0; k < COUNT; k++, i++) cells[i] = Math.round(255 * share(weight(q, k)));
+  heatOf(shown);
+  const { share, ticks } = TRANSFORMS[state.transform], [top, left] = [shown.rows[0], shown.columns[0]];
+  const level = (w) => Math.round(255 * share(Math.min(1, w)));
+  const cells = new Uint8Array(shown.height * shown.width);
+  if (withoutFirst()) {
+    for (let i = 0, at = 0; i < shown.height; i++) for (let j = 0; j < shown.width; j++, at++) cells[at] = level(weight(top + i, left + j));
   } else {
-    const shades = Uint8Array.from(WEIGHTS, (w) => Math.round(255 * share(Math.min(1, w))));
-    for (let i = 0; i < cells.length; i++) cells[i] = shades[shown.codes[i]];
+    const shades = Uint8Array.from(WEIGHTS, level);
+    for (let at = 0; at < cells.length; at++) cells[at] = shades[shown.codes[at]];
   }
   heat.setBars({ values: shown.focus }, { values: shown.received, reference: 1 });
+  heat.setBeside(shown.sink && Uint8Array.from(shown.sink, (_, i) => level(sinkWeight(top + i))));
   heat.setCells(cells, colourTable(SEQUENTIAL));
-  const removed = state.withoutFirst ? `, without token ${[...SINKS].join(", ")}, rows renormalised` : "";
+  const first = [...shown.first].join(", ");
+  const removed = withoutFirst() ? `, without token ${first}, rows renormalised` : "";
   drawLegend(legend, { map: SEQUENTIAL, ticks: ticks.map(([w, text]) => [share(w), text]), caption: `attention weight, ${TRANSFORMS[state.transform].text} scale${removed}` });
+  firstControl.hidden = shown.first.size === 0;
   paintStrip();
   paintSelection();
   title.textContent = nameOf(shown.layer, shown.head);
-  const remarks = state.withoutFirst ? [`Token ${[...SINKS].join(", ")} is left out and each row divided by what remains; computed in the page from rounded weights.`] : [];
+  const remarks = withoutFirst() ? [`Token ${first} is left out and each row divided by what remains; computed in the page from rounded weights.`] : [];
   noteBox.replaceChildren(notes([...shown.info, ...remarks], shown.warnings));
 }
 
@@ -196,12 +244,16 @@ function paintStrip() {
     const w = whyHidden(q, k) ? 0 : weight(q, k);
     return w > 0 ? colourAt(SEQUENTIAL[themeName()], share(w)) : null;
   }));
-  stripCaption.textContent = reads ? `What token ${quote(t)} reads` : `Who reads token ${quote(t)}`;
+  const lacking = reads ? (shown.isQuery(t) ? "" : "; it is no query of this layer") : (shown.isKey(t) ? "" : "; it is no key of this layer");
+  stripCaption.textContent = `${reads ? "What token" : "Who reads token"} ${quote(t)}${reads ? " reads" : ""}${lacking}`;
 }
 
 function paintSelection() {
   strip.select(state.token);
-  if (state.strip === "reads") heat.select(state.token, null); else heat.select(null, state.token);
+  if (!heat) return;
+  const t = state.token;
+  if (state.strip === "reads") heat.select(shown.isQuery(t) ? t - shown.rows[0] : null, null);
+  else heat.select(null, shown.isKey(t) ? t - shown.columns[0] : null);
 }
 
 function paintPicker() {
@@ -220,19 +272,38 @@ function describeCell(q, k) {
   const lines = [`query ${quote(q)} → key ${quote(k)}`];
   const hidden = whyHidden(q, k);
   if (hidden) return [...lines, hidden];
-  const code = shown.codes[q * COUNT + k];
-  if (state.withoutFirst) {
-    if (SINKS.has(k)) return [...lines, `left out (weight ${weightText(code)})`];
+  const code = shown.codes[shown.at(q, k)];
+  if (withoutFirst()) {
+    if (shown.first.has(k)) return [...lines, `left out (weight ${weightText(code)})`];
     return [...lines, `weight ≈ ${formatNumber(weight(q, k), 3)} of the rest (${weightText(code)} with the first token)`];
   }
   return [...lines, `weight ${weightText(code)}`];
+}
+
+function describeSink(q) {
+  const code = shown.sink[q - shown.rows[0]];
+  const share = withoutFirst() ? `≈ ${formatNumber(sinkWeight(q), 3)} of the rest (${weightText(code)} with the first token)` : weightText(code);
+  return [`query ${quote(q)} → learned sink, no token`, `share ${share}`];
+}
+
+function describeQuery(q) {
+  const i = q - shown.rows[0];
+  const lines = [`query ${quote(q)}`, `focus ${formatNumber(shown.focus[i])}  (1 = one key, 0 = all keys alike)`];
+  if (!shown.sink) return lines;
+  const taken = WEIGHTS[shown.sink[i]];
+  return [...lines, `tokens ${(1 - taken).toFixed(4)} + learned sink ${taken.toFixed(4)} = 1`];
+}
+
+function describeKey(k) {
+  return [`key ${quote(k)}`, `received ${formatNumber(shown.received[k - shown.columns[0]])}  (1 = as from a uniform head)`];
 }
 
 function describeToken(i) {
   const name = `token ${quote(i)}`;
   if (!shown) return name;
   const [q, k] = state.strip === "reads" ? [state.token, i] : [i, state.token];
-  return `${name}: ${describeCell(q, k).slice(1).join(" ")}${state.strip === "reads" ? " from" : " on"} token ${state.token}`;
+  const hidden = whyHidden(q, k);
+  return `${name}: ${hidden || describeCell(q, k)[1]}${state.strip === "reads" ? " from" : " on"} token ${state.token}`;
 }
 
 // ------------------------------------------------------------------------------------------------ choosing
@@ -282,7 +353,7 @@ function pickToken(t) {
 
 // ------------------------------------------------------------------------------------------------ start
 
-const unwatch = onWidth(heat.element, () => { if (shown) heat.redraw(); });
+const unwatch = onWidth(heatHome, () => { if (shown) heat.redraw(); });
 (async () => {
   thumbnails = await unpack(data.thumbnails);
   const first = await decode(data.head);
@@ -306,7 +377,7 @@ return {
     if (!thumbnails) return;
     paintThumbnails();
     paint();
-    heat.redraw();
+    if (heat) heat.redraw();
   },
   destroy() { destroyed = true; unwatch(); },
 };

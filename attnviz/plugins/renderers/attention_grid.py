@@ -15,10 +15,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from attnviz.hooks import AttentionPattern, BadInput, Finding, Renderer, View, hookimpl
-from attnviz.plugins.renderers._assets import need_tokens, note_data, pack, script, style, token_data
+from attnviz.plugins.renderers._assets import note_data, pack, script, style, token_data, token_spans
+from attnviz.plugins.renderers._labels import layer_names, layer_title
 
 THUMBNAIL_BYTES = 120_000  # of all small pictures together, before compression
 SINK_SHARE = 0.3  # mean weight on the first token from which the scale starts as log10
+LEARNED_SINK = (
+    "Column at the right: the share of each row that a learned sink takes, which is no token. Focus and received "
+    "attention count the weight on tokens only, and the small pictures do not show it."
+)
 PRECISION = (
     "Weights are rounded to 4 decimals (5 below 0.001, 6 below 0.0001): at most 0.00005 off. Bars: focus of each query,"
     " 1 − entropy / log₂ n; attention received by each key (√ scale), dashed line = as from a uniform head; both from"
@@ -64,9 +69,11 @@ def allowed(result: AttentionPattern, layer: int | None = None) -> NDArray[np.bo
     """
     queries, keys = result.weights.shape
     mask = window_mask(result, layer)
-    may: NDArray[np.bool_] = np.tri(queries, keys, dtype=bool) if result.causal else np.ones((queries, keys), bool)
+    first_query, first_key = (0 if span is None else span[0] for span in (result.rows, result.columns))
+    shape = np.ones((queries, keys), bool)
+    may: NDArray[np.bool_] = np.tril(shape, first_query - first_key) if result.causal else shape
     may = may if mask is None else mask.copy()
-    may[:, list(result.sinks)] = False
+    may[:, [k - first_key for k in result.sinks if first_key <= k < first_key + keys]] = False
     return may
 
 
@@ -89,21 +96,45 @@ def received(weights: NDArray[np.floating[Any]], may: NDArray[np.bool_]) -> NDAr
     return ratio.astype(np.float32)
 
 
-def first_tokens(finding: Finding) -> list[int]:
-    """Position 0 and the control tokens right behind it: where attention rests when a head has nothing to do."""
-    special = finding.tokens.special
-    stop = 1
-    while stop < len(special) and special[: stop + 1].all():
+def first_tokens(finding: Finding, keys: range) -> list[int]:
+    """The first of these keys and the control tokens right behind it, where attention rests when a head has nothing to
+    do; empty where the keys do not begin with what the model (or its decoder) reads first.
+    """
+    tokens = finding.tokens
+    if keys.start not in (0, tokens.decoder_from):
+        return []
+    stop = keys.start + 1
+    while stop < keys.stop and tokens.special[keys.start : stop + 1].all():
         stop += 1
-    return list(range(min(stop, max(len(special) - 1, 0))))
+    return list(range(keys.start, min(stop, max(keys.stop - 1, keys.start))))
 
 
 def shrink(pictures: NDArray[np.uint8], edge: int) -> NDArray[np.uint8]:
-    """[L, H, n, n] to [L, H, edge, edge]: the largest value of each block, so that thin lines survive."""
-    if pictures.shape[-1] <= edge:
+    """[L, H, n, m] so that no side is longer than `edge`: the largest value of each block; thin lines survive."""
+    longest = max(pictures.shape[2:])
+    if longest <= edge:
         return pictures
-    starts = np.linspace(0, pictures.shape[-1], edge + 1).astype(int)[:-1]
-    return np.maximum.reduceat(np.maximum.reduceat(pictures, starts, axis=2), starts, axis=3)
+    for axis in (2, 3):
+        count = pictures.shape[axis]
+        starts = np.linspace(0, count, max(1, round(count * edge / longest)) + 1).astype(int)[:-1]
+        pictures = np.maximum.reduceat(pictures, starts, axis=axis)
+    return pictures
+
+
+def small_pictures(result: AttentionPattern, edge: int) -> tuple[NDArray[np.uint8], list[list[int]] | None]:
+    """[L, H, n, m] no side longer than `edge`, and [L, 2] how much of each layer's is used, where they differ."""
+    if result.thumbnail_sizes is None:
+        return shrink(result.thumbnails, edge), None
+    layers, heads = result.thumbnails.shape[:2]
+    used = [
+        shrink(result.thumbnails[layer : layer + 1, :, :rows, :columns], edge)
+        for layer, (rows, columns) in enumerate(result.thumbnail_sizes.tolist())
+    ]
+    sizes = [list(picture.shape[2:]) for picture in used]
+    pictures = np.zeros((layers, heads, *np.max(sizes, axis=0)), np.uint8)
+    for layer, picture in enumerate(used):
+        pictures[layer, :, : picture.shape[2], : picture.shape[3]] = picture[0]
+    return pictures, sizes
 
 
 def head_data(
@@ -112,40 +143,51 @@ def head_data(
     head: int | str,
     finding: Finding,
     *,
+    share: NDArray[np.floating[Any]] | None = None,
     of_every: bool = False,
 ) -> dict[str, Any]:
-    """What the page needs to draw one head: the one the result is about, or (of_every) another it carries."""
+    """What the page needs to draw one head: the one the result is about, or (of_every) another it carries.
+
+    share   [Q] what a learned sink takes of each row, or None
+    """
     result = _checked(finding)
+    queries, keys = token_spans(finding, result)
     place = int(layer) if of_every else None
     may, window = allowed(result, place), window_mask(result, place)
-    first = [k for k in first_tokens(finding) if k not in result.sinks]
+    first = [k for k in first_tokens(finding, keys) if k not in result.sinks]
     kept = may.copy()
-    kept[:, first] = False
+    kept[:, [k - keys.start for k in first]] = False
+    rest = np.where(kept, weights, 0.0).sum(axis=1, dtype=np.float64) + (0.0 if share is None else share)
+    notes = note_data(result)
     return {
         "layer": layer,
         "head": head,
+        "rows": [queries.start, queries.stop],
+        "columns": [keys.start, keys.stop],
+        "causal": result.causal,
+        "first_tokens": first,
         "codes": pack(encode(weights)),
+        "sink": None if share is None else pack(encode(share)),
         "focus": pack(focus(weights, may)),
         "received": pack(received(weights, may)),
         "window": None if window is None else pack(window.astype(np.uint8)),
-        "rest": pack(np.where(kept, weights, 0.0).sum(axis=1, dtype=np.float64).astype(np.float32)),
+        "rest": pack(rest.astype(np.float32)),
         "precision": PRECISION,
-        **note_data(result),
+        **notes,
+        "info": notes["info"] + ([] if share is None else [LEARNED_SINK]),
     }
 
 
 def detail(finding: Finding) -> dict[str, Any]:
     """One head, for a page that already shows the others."""
     result = _checked(finding)
-    return head_data(result.weights, result.layer, result.head, finding)
+    return head_data(result.weights, result.layer, result.head, finding, share=result.sink_share)
 
 
 def _checked(finding: Finding) -> AttentionPattern:
     result = finding.result
     if not isinstance(result, AttentionPattern):
         raise BadInput(f"attention_grid: expected an attention_pattern, got {result.kind}.")
-    need_tokens("AttentionPattern queries", result.weights.shape[0], finding)
-    need_tokens("AttentionPattern keys", result.weights.shape[1], finding)
     return result
 
 
@@ -161,19 +203,29 @@ def _kept_head(finding: Finding, result: AttentionPattern, layer: int, head: int
     """A head of `every`; what was said of the head the result is about is marked as such."""
     if result.every is None or layer in result.missing or not result.thumbnails[layer, head].any():
         return None
-    said = f"Said when this was saved with layer {result.layer}, head {result.head}:"
-    return head_data(result.every[layer, head], layer, head, finding, of_every=True) | {
-        "precision": HALF_PRECISION,
-        "info": [f"Layer {layer}, head {head}.", said, *result.info, *result.warnings],
-        "warnings": [],
-    }
+    share = None if result.every_sink_share is None else result.every_sink_share[layer, head]
+    if share is not None and np.isnan(share).any():  # this layer has no learned sink
+        share = None
+    first = _of_head(finding, result.layer, result.head)
+    said = f"Said when this was saved with {first[:1].lower()}{first[1:]}:"
+    data = head_data(result.every[layer, head], layer, head, finding, share=share, of_every=True)
+    own = [] if share is None else [LEARNED_SINK]
+    info = [f"{_of_head(finding, layer, head)}.", *own, said, *result.info, *result.warnings]
+    return data | {"precision": HALF_PRECISION, "info": info, "warnings": []}
 
 
-def starting_scale(result: AttentionPattern, first: list[int]) -> str:
+def _of_head(finding: Finding, layer: int | str, head: int | str) -> str:
+    return f"{layer_title(finding, layer)}, {'mean of heads' if head == 'mean' else f'head {head}'}"
+
+
+def starting_scale(finding: Finding, result: AttentionPattern) -> str:
     """log10 where the head rests on its first tokens, which would drown everything else; else √."""
-    if not first or len(result.weights) < 2 or set(first) & set(result.sinks):
+    queries, keys = token_spans(finding, result)
+    first = first_tokens(finding, keys)
+    if not first or set(first) & set(result.sinks):
         return "sqrt"
-    mass = result.weights[len(first) :, first].sum(axis=1)
+    later = max(0, first[-1] + 1 - queries.start) if result.causal else 0  # rows that see more than the first tokens
+    mass = result.weights[later:, [k - keys.start for k in first]].sum(axis=1)
     return "log10" if mass.size and float(mass.mean()) >= SINK_SHARE else "sqrt"
 
 
@@ -181,19 +233,19 @@ def render(finding: Finding) -> View:
     """The data of the page: small pictures of all heads, one head in full."""
     result = _checked(finding)
     layers, heads = result.thumbnails.shape[:2]
-    first = [k for k in first_tokens(finding) if k not in result.sinks]
     edge = max(12, int((THUMBNAIL_BYTES / max(layers * heads, 1)) ** 0.5))
+    pictures, sizes = small_pictures(result, edge)
     payload = {
         **token_data(finding),
         "layers": layers,
+        "layer_names": layer_names(finding, layers),
         "heads": heads,
-        "thumbnails": pack(shrink(result.thumbnails, edge)),
+        "thumbnails": pack(pictures),
+        "thumbnail_sizes": sizes,
         "missing": {str(layer): reason for layer, reason in sorted(result.missing.items())},
-        "causal": result.causal,
         "sinks": list(result.sinks),
-        "first_tokens": first,
-        "transform": starting_scale(result, first),
-        "head": head_data(result.weights, result.layer, result.head, finding),
+        "transform": starting_scale(finding, result),
+        "head": detail(finding),
         "every": _every(finding, result),
     }
     return View(kind="script", payload=payload)

@@ -13,7 +13,7 @@ import numpy as np
 
 from attnviz.hooks import BadInput, Finding, HeadScores, Renderer, TokenMatrix, TokenScores, View, hookimpl
 from attnviz.plugins.renderers._assets import generated_from, need_tokens
-from attnviz.plugins.renderers._labels import short
+from attnviz.plugins.renderers._labels import layer_names, layer_title, short
 from attnviz.plugins.renderers.head_map import metric_title, roles_of
 from attnviz.plugins.renderers.token_matrix import checked as checked_matrix
 
@@ -74,6 +74,7 @@ def head_chart(finding: Finding) -> View:
         raise BadInput(f"head_chart: expected head_scores, got {result.kind}.")
     layers, heads = next(iter(result.metrics.values())).shape
     labelled = roles_of(result)
+    titles = [_text(layer_title(finding, layer)) for layer in range(layers)]
     traces: list[dict[str, Any]] = []
     for name, values in result.metrics.items():
         unit = _text(result.units[name])
@@ -88,8 +89,9 @@ def head_chart(finding: Finding) -> View:
                 "pointpos": 0,
                 "marker": {"size": 5, "color": _POSITIVE},
                 "line": {"color": _TEXT, "width": 1},
+                "text": [titles[layer] for layer in range(layers) for _ in range(heads)],
                 "customdata": [_head_name(at[1], labelled.get((at[0], at[1]), ())) for at in np.ndindex(layers, heads)],
-                "hovertemplate": f"layer %{{x}}, head %{{customdata}}<br>%{{y:.4f}} {unit}<extra></extra>",
+                "hovertemplate": f"%{{text}}, head %{{customdata}}<br>%{{y:.4f}} {unit}<extra></extra>",
                 "visible": not traces,
                 "yaxis": "y",
             }
@@ -104,7 +106,8 @@ def head_chart(finding: Finding) -> View:
                 "x": list(range(layers)),
                 "y": _numbers(result.layer_importance),
                 "line": {"color": _ACCENT, "width": 2},
-                "hovertemplate": "layer %{x}<br>mean focus %{y:.4f}<extra></extra>",
+                "text": titles,
+                "hovertemplate": "%{text}<br>mean focus %{y:.4f}<extra></extra>",
                 "xaxis": "x2",
                 "yaxis": "y2",
             }
@@ -132,6 +135,13 @@ def _head_layout(finding: Finding, result: HeadScores, count: int) -> dict[str, 
     first = next(iter(result.metrics))
     layers = len(result.metrics[first])
     across: dict[str, Any] = {"range": [-0.5, layers - 0.5], "dtick": 1 if layers <= 24 else None}
+    names = layer_names(finding, layers)
+    if names != [str(layer) for layer in range(layers)]:
+        across |= {
+            "tickmode": "array",
+            "tickvals": list(range(layers)),
+            "ticktext": [_text(name, 16) for name in names],
+        }
     menu = {"buttons": buttons, "x": 1, "xanchor": "right", "y": 1.16, "yanchor": "top", "bgcolor": "#ffffff"}
     layout: dict[str, Any] = {
         "showlegend": False,

@@ -1,6 +1,8 @@
 // One number per head, coloured; roles of heads; layer importance; most read tokens. Needs _common.js.
 
 const LAYERS = data.layers, HEADS = data.heads, TOP = 12;
+const LAYER_NAMES = data.layer_names.map(visibleText), TITLES = data.layer_names.map(layerTitle);
+const chipName = (l, h) => (/^\d+$/.test(LAYER_NAMES[l]) ? `L${l} H${h}` : `${LAYER_NAMES[l]} H${h}`);
 const BY_NAME = new Map(data.metrics.map((metric) => [metric.name, metric]));
 const GROUPS = ["effect", "null"];  // metrics that say more about another one
 const PARTNERS = new Map();  // name -> {effect, null}: what is said more about this metric
@@ -80,8 +82,8 @@ function buildRoles() {
     const row = make("ul", { class: "av-chips", "aria-label": role.title });
     for (const [l, h] of role.heads) {
       const number = measured ? measured.values[l][h] : null;
-      const chip = make("button", { type: "button", class: "av-chip", "aria-pressed": "false", "aria-label": `Layer ${l}, head ${h}${number === null ? "" : `: ${formatNumber(number)} ${measured.unit}`}`, onclick: () => pick(l, h) },
-        `L${l} H${h}`, number === null ? null : make("span", { class: "av-unit" }, shortNumber(number)));
+      const chip = make("button", { type: "button", class: "av-chip", "aria-pressed": "false", "aria-label": `${TITLES[l]}, head ${h}${number === null ? "" : `: ${formatNumber(number)} ${measured.unit}`}`, onclick: () => pick(l, h) },
+        chipName(l, h), number === null ? null : make("span", { class: "av-unit" }, shortNumber(number)));
       chip.dataset.at = `${l}.${h}`;
       chips.push(chip);
       row.append(make("li", {}, chip));
@@ -102,7 +104,7 @@ function buildGrid() {
   for (let h = 0; h < HEADS; h++) header.append(make("span", { role: "columnheader", class: "av-name", "aria-label": `Head ${h}` }, String(h)));
   element.append(header);
   for (let l = 0; l < LAYERS; l++) {
-    const row = make("div", { class: "av-row", role: "row" }, make("span", { role: "rowheader", class: "av-name av-name-row", "aria-label": `Layer ${l}` }, String(l)));
+    const row = make("div", { class: "av-row", role: "row" }, make("span", { role: "rowheader", class: "av-name av-name-row", "aria-label": TITLES[l] }, LAYER_NAMES[l]));
     cells.push([]);
     for (let h = 0; h < HEADS; h++) {
       const cell = make("button", { type: "button", role: "gridcell", class: "av-cell", tabindex: l + h ? "-1" : "0", "aria-selected": "false" });
@@ -123,7 +125,7 @@ function buildGrid() {
     const [l, h, cell] = at;
     readout.textContent = describe(l, h);
     const outer = frame.getBoundingClientRect(), inner = cell.getBoundingClientRect();
-    tip.show([`Layer ${l} · Head ${h}`, valueText(l, h), ...rolesAt(l, h).map((role) => `Role: ${role.title}`)], inner.left - outer.left + inner.width / 2, inner.top - outer.top + inner.height / 2);
+    tip.show([`${TITLES[l]} · Head ${h}`, valueText(l, h), ...rolesAt(l, h).map((role) => `Role: ${role.title}`)], inner.left - outer.left + inner.width / 2, inner.top - outer.top + inner.height / 2);
   };
   element.addEventListener("pointerover", tell);
   element.addEventListener("pointerleave", () => tip.hide());
@@ -161,7 +163,7 @@ function valueText(l, h) {
 
 function describe(l, h) {
   const roles = rolesAt(l, h);
-  return `Layer ${l}, head ${h}: ${valueText(l, h)}${roles.length ? `; ${roles.length > 1 ? "roles" : "role"}: ${rolesText(l, h)}` : ""}`;
+  return `${TITLES[l]}, head ${h}: ${valueText(l, h)}${roles.length ? `; ${roles.length > 1 ? "roles" : "role"}: ${rolesText(l, h)}` : ""}`;
 }
 
 function range(name) {  // [low, high, signed] of the numbers there are
@@ -236,7 +238,7 @@ function paintHead() {
     const number = metric.values[layer][head];
     list.append(make("div", {}, make("dt", {}, metric.title), make("dd", {}, number === null ? missingText(layer, head) : `${formatNumber(number)} `, number === null ? null : make("span", { class: "av-unit" }, metric.unit))));
   }
-  headBox.replaceChildren(...[make("h3", { class: "av-title" }, `Layer ${layer} · Head ${head}`), list, partnerTable(layer, head)].filter(Boolean));
+  headBox.replaceChildren(...[make("h3", { class: "av-title" }, `${TITLES[layer]} · Head ${head}`), list, partnerTable(layer, head)].filter(Boolean));
 }
 
 function partnerTable(layer, head) {  // metrics with an effect or a null, or null where there are none
@@ -260,7 +262,7 @@ function partnerTable(layer, head) {  // metrics with an effect or a null, or nu
 function paintLayers() {
   if (!data.layer_importance) { layerBox.hidden = true; return; }
   const rows = data.layer_importance.map((number, l) => ({
-    name: `Layer ${l}`, number, text: number === null ? "no attention" : formatNumber(number),
+    name: TITLES[l], number, text: number === null ? "no attention" : formatNumber(number),
     on: state.tokensOf === String(l),
     onPick: received ? () => { state.tokensOf = state.tokensOf === String(l) ? "all" : String(l); paintLayers(); paintTokens(); } : null,
   }));
@@ -281,12 +283,14 @@ function paintTokens() {
     badge: data.sinks.includes(k) ? "sink" : null, onPick: () => host.select({ token: k }), on: host.selection.token === k,
   }));
   const most = rows.length ? Math.max(1, rows[0].number) : 1;
-  const where = state.tokensOf === "all" ? "mean of all layers" : `layer ${state.tokensOf}`;
+  const one = state.tokensOf === "all" ? null : Number(state.tokensOf);
+  const unread = one === null ? 0 : scores.filter((score) => score === null).length;  // of another stack, or left out
+  const where = one === null ? "mean of the layers that have the token as a key" : `${TITLES[one]}${unread ? ` (${plural(unread, "token")} of the run ${unread === 1 ? "is no key" : "are no keys"} of it)` : ""}`;
   const sinks = data.sinks.length ? `Sinks: ${data.sinks.map((k) => `${k} “${shorten(visibleText(data.tokens[k]), 16)}”`).join(", ")}` : "No sink was found.";
   tokenBox.replaceChildren(
     make("h3", { class: "av-title" }, "Most read tokens"),
     make("p", { class: "av-caption" }, `Received attention, ${where}; the line at 1 = as from a uniform head. ${sinks}`),
-    rows.length ? bars("Most read tokens", rows, most, 1) : make("p", { class: "av-caption" }, "This layer has no attention."));
+    rows.length ? bars("Most read tokens", rows, most, 1) : make("p", { class: "av-caption" }, "This layer has no attention, or reads no token."));
 }
 
 function setHead(layer, head) {

@@ -15,6 +15,7 @@ import numpy as np
 
 from attnviz.hooks import BadInput, Finding, HeadScores, Renderer, View, hookimpl, to_jsonable
 from attnviz.plugins.renderers._assets import need_tokens, note_data, pack, script, style, token_data
+from attnviz.plugins.renderers._labels import layer_names
 
 _COMPANIONS = ("effect", "null")
 """A metric named `<metric>_effect` or `<metric>_null` says more about the metric before the underscore."""
@@ -109,6 +110,7 @@ def render(finding: Finding) -> View:
     payload = {
         **token_data(finding),
         "layers": layers,
+        "layer_names": layer_names(finding, layers),
         "heads": heads,
         "metrics": _metrics(result),
         "roles": _roles(result),

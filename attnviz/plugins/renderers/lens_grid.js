@@ -55,7 +55,7 @@ const heat = heatMap({
   onCursor: (lines) => { readout.textContent = lines.join(" · "); },
   onPick: (_, p) => pick(p),
   onZoom: (percent) => zoomer.update(percent),
-  boundary: boundary > 0 ? boundary : null, boundaryAcross: false,
+  boundary: { column: boundary > 0 ? boundary : null },
 });
 const zoomer = zoomControl(heat);
 const modes = ["words", "heat map"].map((name, i) => make("button", { type: "button", class: "av-button", "aria-pressed": String(i === 0), onclick: () => setMode(i === 0) }, name));

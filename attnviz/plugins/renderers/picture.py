@@ -35,9 +35,9 @@ from attnviz.hooks import (
     hookimpl,
     to_jsonable,
 )
-from attnviz.plugins.renderers._assets import ALL_RESULTS, generated_from, need_tokens
-from attnviz.plugins.renderers._labels import short, visible
-from attnviz.plugins.renderers.attention_grid import first_tokens, starting_scale
+from attnviz.plugins.renderers._assets import ALL_RESULTS, boundary, generated_from, need_tokens, token_spans
+from attnviz.plugins.renderers._labels import LEARNED_SINK, layer_names, layer_title, short, visible
+from attnviz.plugins.renderers.attention_grid import starting_scale
 from attnviz.plugins.renderers.attribution_text import checked as checked_attribution
 from attnviz.plugins.renderers.head_map import Head, heads_by_role, metric_title
 from attnviz.plugins.renderers.token_matrix import checked as checked_matrix
@@ -191,11 +191,11 @@ def _pooled(values: NDArray[Any]) -> NDArray[Any]:
     return values
 
 
-def _name_axis(axes: Axes, which: str, labels: Sequence[str]) -> None:
-    """Token texts where there is room for them, else positions."""
+def _name_axis(axes: Axes, which: str, labels: Sequence[str], start: int = 0) -> None:
+    """Token texts where there is room for them, else positions, from `start` on."""
     axis = axes.xaxis if which == "x" else axes.yaxis
     if len(labels) <= _LABELLED:
-        axis.set_ticks(range(len(labels)), [short(label) for label in labels])
+        axis.set_ticks(range(start, start + len(labels)), [short(label) for label in labels])
         axes.tick_params(axis=which, labelrotation=90 if which == "x" else 0, labelsize=7.5, length=2)  # type: ignore[arg-type]
     else:
         axes.tick_params(axis=which, labelsize=7.5, length=2)  # type: ignore[arg-type]
@@ -206,8 +206,11 @@ def _edge(count: int) -> float:
     return float(np.clip(0.16 * count, 1.6, 6.0))
 
 
-def _bar(panel: SubFigure, image: Any, axes: Axes, label: str, ticks: Mapping[float, str] | None = None) -> None:
-    bar = panel.colorbar(image, cax=axes.inset_axes((1.02, 0.0, 0.025, 1.0)))
+def _bar(
+    panel: SubFigure, image: Any, axes: Axes, label: str, ticks: Mapping[float, str] | None = None, left: float = 1.02
+) -> None:
+    """A colour bar beside the axes, from `left` on in units of their width."""
+    bar = panel.colorbar(image, cax=axes.inset_axes((left, 0.0, 0.025, 1.0)))
     bar.set_label(label)
     if ticks:
         bar.set_ticks(list(ticks), labels=list(ticks.values()), minor=False)
@@ -254,58 +257,73 @@ def _arrange(panel: SubFigure, grid: Sequence[Sequence[Axes]], widths: Sequence[
 def _attention(finding: Finding, result: AttentionPattern) -> _Drawing:
     from matplotlib.colors import LogNorm, PowerNorm
 
-    need_tokens("AttentionPattern queries", result.weights.shape[0], finding)
-    need_tokens("AttentionPattern keys", result.weights.shape[1], finding)
-    labels, count = finding.tokens.labels, len(finding.tokens)
-    logarithmic = starting_scale(result, first_tokens(finding)) == "log10"
-    weights = _pooled(result.weights.astype(np.float64))
+    queries, keys = token_spans(finding, result)
+    labels = finding.tokens.labels
+    logarithmic = starting_scale(finding, result) == "log10"
     norm = LogNorm(1e-4, 1, clip=True) if logarithmic else PowerNorm(0.5, 0, 1)
     scale = "log10 scale from 0.0001" if logarithmic else "√ scale"
-    pictures = _mosaic(result.thumbnails)
-    edge = _edge(count)
+    colours = _colours("sequential", SEQUENTIAL)
+    width, height = _edge(len(keys)), _edge(len(queries))
+
+    def draw(axes: Axes, weights: NDArray[Any], columns: tuple[float, float]) -> Any:
+        shown = _pooled(weights.astype(np.float64))
+        shown = np.maximum(shown, 1e-9) if logarithmic else shown
+        extent = (*columns, queries.stop - 0.5, queries.start - 0.5)
+        return axes.imshow(shown, cmap=colours, norm=norm, extent=extent, aspect="auto", interpolation="nearest")
 
     def fill(panel: SubFigure) -> None:
         left, right = panel.subplots(1, 2)
-        shown = np.maximum(weights, 1e-9) if logarithmic else weights
-        extent = (-0.5, count - 0.5, count - 0.5, -0.5)
-        colours = _colours("sequential", SEQUENTIAL)
-        image = left.imshow(shown, cmap=colours, norm=norm, extent=extent, interpolation="nearest")
-        left.set_title(f"Layer {result.layer} · head {result.head}")
+        image = draw(left, result.weights, (keys.start - 0.5, keys.stop - 0.5))
+        left.set_box_aspect(height / width)
+        left.set_title(f"{layer_title(finding, result.layer)} · head {result.head}")
         left.set_xlabel("key")
         left.set_ylabel("query")
-        _name_axis(left, "x", labels)
-        _name_axis(left, "y", labels)
-        start = generated_from(finding)
-        if start is not None:
-            left.axvline(start - 0.5, color=ACCENT, linestyle="--", linewidth=1)
-            left.axhline(start - 0.5, color=ACCENT, linestyle="--", linewidth=1)
+        _name_axis(left, "x", labels[keys.start : keys.stop], keys.start)
+        _name_axis(left, "y", labels[queries.start : queries.stop], queries.start)
+        for span, line in ((keys, left.axvline), (queries, left.axhline)):
+            start = boundary(finding, span)
+            if start is not None:
+                line(span.start + start - 0.5, color=ACCENT, linestyle="--", linewidth=1)
+        beside = 1.02
+        if result.sink_share is not None:
+            column = left.inset_axes((1.03, 0.0, 0.2 / width, 1.0))
+            draw(column, result.sink_share[:, None], (-0.5, 0.5))
+            column.set_yticks([])
+            column.set_xticks([0], [LEARNED_SINK], rotation=90, size=7.5)
+            beside += 0.06 + 0.2 / width
         ticks = {1e-4: "≤ 0.0001", 1e-3: "0.001", 1e-2: "0.01", 0.1: "0.1", 1.0: "1"} if logarithmic else None
-        _bar(panel, image, left, f"attention weight ({scale})", ticks)
-        layers, heads, size, _ = result.thumbnails.shape
-        right.imshow(pictures, cmap=_colours("sequential", SEQUENTIAL), vmin=0, vmax=255, interpolation="nearest")
-        right.set_title("All heads (√ of the largest weight per block)")
-        middle = size / 2
-        right.set_xticks([middle + h * (size + 2) for h in range(heads)], [str(h) for h in range(heads)])
-        right.set_yticks([middle + n * (size + 2) for n in range(layers)], [str(n) for n in range(layers)])
-        right.tick_params(labelsize=7, length=0)
-        right.set_xlabel("head")
-        right.set_ylabel("layer")
-        right.spines[:].set_visible(False)
+        _bar(panel, image, left, f"attention weight ({scale})", ticks, beside)
+        _all_heads(finding, result, right)
         for axes in (left, right):
             axes.set_anchor("N")
-        _arrange(panel, [[left, right]], [edge + 2.6, 4.4])
+        _arrange(panel, [[left, right]], [width + 2.6, 4.4])
 
-    return _Drawing(width=edge + 7.2, height=max(edge + 1.3, 3.8), fill=fill)
+    return _Drawing(width=width + 7.2, height=max(height + 1.3, 3.8), fill=fill)
 
 
-def _mosaic(pictures: NDArray[np.uint8]) -> NDArray[Any]:
-    """[L, H, n, n] side by side with gaps of two cells, which are masked."""
-    layers, heads, size, _ = pictures.shape
-    gap = size + 2
-    shape = (layers * gap - 2, heads * gap - 2)
+def _all_heads(finding: Finding, result: AttentionPattern, axes: Axes) -> None:
+    layers, heads, rows, columns = result.thumbnails.shape
+    axes.imshow(_mosaic(result), cmap=_colours("sequential", SEQUENTIAL), vmin=0, vmax=255, interpolation="nearest")
+    axes.set_title("All heads (√ of the largest weight per block)")
+    names = [short(name) for name in layer_names(finding, layers)]
+    axes.set_xticks([columns / 2 + h * (columns + 2) for h in range(heads)], [str(h) for h in range(heads)])
+    axes.set_yticks([rows / 2 + n * (rows + 2) for n in range(layers)], names)
+    axes.tick_params(labelsize=7, length=0)
+    axes.set_xlabel("head")
+    axes.set_ylabel("layer")
+    axes.spines[:].set_visible(False)
+
+
+def _mosaic(result: AttentionPattern) -> NDArray[Any]:
+    """[L, H, n, m] side by side with gaps of two cells, which are masked, as is what a layer does not use."""
+    layers, heads, rows, columns = result.thumbnails.shape
+    sizes = np.full((layers, 2), (rows, columns)) if result.thumbnail_sizes is None else result.thumbnail_sizes
+    shape = (layers * (rows + 2) - 2, heads * (columns + 2) - 2)
     whole = np.ma.masked_array(np.zeros(shape), mask=np.ones(shape, bool))
     for layer, head in np.ndindex(layers, heads):
-        whole[layer * gap : layer * gap + size, head * gap : head * gap + size] = pictures[layer, head]
+        top, left = layer * (rows + 2), head * (columns + 2)
+        high, wide = sizes[layer]
+        whole[top : top + high, left : left + wide] = result.thumbnails[layer, head, :high, :wide]
     return whole
 
 
@@ -316,12 +334,13 @@ def _heads(finding: Finding, result: HeadScores) -> _Drawing:
     across = min(3, panels)
     down = -(-panels // across)
     layers, heads = next(iter(result.metrics.values())).shape
+    names = layer_names(finding, layers)
     labelled = heads_by_role(result)
 
     def fill(panel: SubFigure) -> None:
         grid = panel.subplots(down, across, squeeze=False).ravel()
         for axes, (name, values) in zip(grid, result.metrics.items(), strict=False):
-            _metric(panel, axes, name, values, result.units[name])
+            _metric(panel, axes, name, values, result.units[name], names)
             _outline(axes, labelled.get(name, []))
         if result.layer_importance is not None:
             axes = grid[panels - 1]
@@ -330,6 +349,7 @@ def _heads(finding: Finding, result: HeadScores) -> _Drawing:
             axes.set_xlabel("layer")
             axes.set_ylim(bottom=0)
             axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
+            _name_layers(axes, "x", names)
             axes.spines[["top", "right"]].set_visible(False)
             axes.tick_params(labelsize=7.5)
         for axes in grid[panels:]:
@@ -342,7 +362,7 @@ def _heads(finding: Finding, result: HeadScores) -> _Drawing:
     return _Drawing(width=max(across * width, 6.0), height=down * height, fill=fill)
 
 
-def _metric(panel: SubFigure, axes: Axes, name: str, values: NDArray[Any], unit: str) -> None:
+def _metric(panel: SubFigure, axes: Axes, name: str, values: NDArray[Any], unit: str, layers: Sequence[str]) -> None:
     from matplotlib.patches import Rectangle
     from matplotlib.ticker import MaxNLocator
 
@@ -361,8 +381,20 @@ def _metric(panel: SubFigure, axes: Axes, name: str, values: NDArray[Any], unit:
     axes.set_ylabel("layer")
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_locator(MaxNLocator(integer=True, nbins=8))
+    _name_layers(axes, "y", layers)
     axes.tick_params(labelsize=7.5)
     _bar(panel, image, axes, unit)
+
+
+def _name_layers(axes: Axes, which: str, names: Sequence[str]) -> None:
+    """Names where layers have other names than their numbers, as many as fit."""
+    if list(names) == [str(layer) for layer in range(len(names))]:
+        return
+    axis = axes.xaxis if which == "x" else axes.yaxis
+    shown = range(0, len(names), -(-len(names) // _LABELLED))
+    axis.set_ticks(shown, [short(names[layer]) for layer in shown])
+    if which == "x":
+        axes.tick_params(axis="x", labelrotation=90)
 
 
 def _outline(axes: Axes, heads: list[Head]) -> None:

@@ -19,7 +19,7 @@ const heat = heatMap({
   onCursor: (lines) => { readout.textContent = lines.join(" · "); },
   onPick: (i) => pick(ROWS[i]),
   onZoom: (percent) => zoomer.update(percent),
-  boundary: boundary > 0 ? boundary : null, boundaryAcross: false,
+  boundary: { column: boundary > 0 ? boundary : null },
 });
 const zoomer = zoomControl(heat);
 const strip = tokenStrip({
