@@ -37,6 +37,7 @@ ALL_RESULTS: tuple[type[Result], ...] = (
     Table,
 )
 
+_LEVEL = 6  # of zlib; 9 takes up to fifty times as long on maps, for a hundredth less
 _PACKABLE = {"uint8", "uint16", "int32", "float32"}
 
 
@@ -70,7 +71,7 @@ def pack(array: NDArray[Any]) -> dict[str, Any]:
         raise BadInput(f"pack: expected one of {', '.join(sorted(_PACKABLE))}, got {array.dtype.name}.")
     plain = np.ascontiguousarray(array).astype(array.dtype.newbyteorder("<"), copy=False)
     planes = plain.reshape(-1).view(np.uint8).reshape(-1, array.itemsize).T
-    squeezed = zlib.compress(np.ascontiguousarray(planes).tobytes(), 9)
+    squeezed = zlib.compress(np.ascontiguousarray(planes).tobytes(), _LEVEL)
     return {"z": base64.b64encode(squeezed).decode("ascii"), "dtype": array.dtype.name, "shape": list(array.shape)}
 
 
