@@ -265,6 +265,7 @@ function showMatrix(on) {
 }
 
 function buildMatrix() {
+  const answer = data.generated_from === null ? -1 : SOURCES.findIndex((source) => source.index >= data.generated_from);
   heat = heatMap({
     rows: R, columns: C,
     rowLabels: TARGETS.map((target) => target.label), columnLabels: SOURCES.map((source) => source.label),
@@ -274,7 +275,7 @@ function buildMatrix() {
     onCursor: (lines) => { readout.textContent = lines.join(" · "); },
     onPick: (i) => pick("target", i),
     onZoom: (percent) => zoomer.update(percent),
-    boundary: data.generated_from > 0 ? data.generated_from : null, boundaryAcross: false,
+    boundary: { column: answer > 0 ? answer : null },
   });
   const zoomer = zoomControl(heat);
   zoomHome.append(zoomer.element);
