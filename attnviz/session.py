@@ -31,6 +31,7 @@ from attnviz.hooks import (
     Estimate,
     Estimating,
     Finding,
+    LiveRow,
     Message,
     Model,
     ModelCard,
@@ -530,11 +531,15 @@ class LoadedModel:
         category: str = "",
         on_token: Callable[[int], None] | None = None,
         cancelled: Callable[[], bool] | None = None,
+        on_row: Callable[[LiveRow], None] | None = None,
     ) -> TracedRun:
         """A run of the prompt and the model's answer to it, over the exact ids that were generated.
 
         Args:
             stop: texts; the answer ends with the first token after which it contains one of them. Nothing is cut off.
+            on_token: gets each new id as it comes.
+            on_row: gets what each new token was chosen from as it comes; never called by a model without attention.
+            cancelled: asked at every token; once it says yes the answer ends and what there is of it is kept.
 
         Raises:
             BadInput: an unusable prompt or sampling setting.
@@ -546,7 +551,8 @@ class LoadedModel:
             raise Unavailable(f"{self.name} cannot generate. {self.card.missing.get('generation', '')}".strip())
         prompt = self.tokenize(text, messages=messages)
         asked = _Asked(cancelled)
-        answer = self.session.model(self.spec).generate(prompt, sampling, on_token, asked)
+        listening = {} if on_row is None else {"on_row": on_row}
+        answer = self.session.model(self.spec).generate(prompt, sampling, on_token, asked, **listening)
         ended = _ended(prompt, answer, sampling, self.card.ends, asked.said_yes)
         about: dict[str, Any] = {"sampling": sampling, "category": category, "ended": ended}
         return self.session.start(self, answer, generated_from=len(prompt), **about)

@@ -31,6 +31,7 @@ __all__ = [
     "LayerCapture",
     "LayerCard",
     "LensTable",
+    "LiveRow",
     "ModelCard",
     "ModelSpec",
     "Result",
@@ -249,6 +250,26 @@ class Run:
 
 
 # --------------------------------------------------------------------------------------------- what a forward pass gave
+
+
+@dataclass(frozen=True)
+class LiveRow:
+    """What a new token of an answer was chosen from, while the answer is generated.
+
+    position  of the new token in prompt and answer
+    id        of the new token
+    weights   [L, H, K] float32 of the query before it (K = position), as a trace of the whole gives them: exactly 0 for
+              keys that a window hides, rows that sum to less than 1 beside a learned sink; NaN in layers without
+              attention and beyond the heads of a layer with fewer
+    """
+
+    position: int
+    id: int
+    weights: Floats
+
+    def __post_init__(self) -> None:
+        _need("LiveRow.weights", self.weights, (None, None, self.position))
+        object.__setattr__(self, "weights", _read_only(self.weights))
 
 
 @dataclass(frozen=True)

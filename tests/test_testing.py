@@ -14,6 +14,7 @@ from attnviz.hooks import (
     BadInput,
     Format,
     LayerCapture,
+    LiveRow,
     Model,
     ModelEntry,
     ModelSpec,
@@ -177,32 +178,57 @@ class Counting(FakeModel):
 
 
 class Deaf(FakeModel):
-    def generate(self, tokens, sampling, on_token=None, cancelled=None):
-        return super().generate(tokens, sampling, None, cancelled)
+    def generate(self, tokens, sampling, on_token=None, cancelled=None, on_row=None):
+        return super().generate(tokens, sampling, None, cancelled, on_row)
 
 
 class Unstoppable(FakeModel):
-    def generate(self, tokens, sampling, on_token=None, cancelled=None):
-        return super().generate(tokens, sampling, on_token)
+    def generate(self, tokens, sampling, on_token=None, cancelled=None, on_row=None):
+        return super().generate(tokens, sampling, on_token, None, on_row)
 
 
 class Forgetful(FakeModel):
-    def generate(self, tokens, sampling, on_token=None, cancelled=None):
-        return super().generate(self.tokenize("other"), sampling, on_token, cancelled)
+    def generate(self, tokens, sampling, on_token=None, cancelled=None, on_row=None):
+        return super().generate(self.tokenize("other"), sampling, on_token, cancelled, on_row)
 
 
 class Endless(FakeModel):
-    def generate(self, tokens, sampling, on_token=None, cancelled=None):
-        return super().generate(tokens, dataclasses.replace(sampling, stop=()), on_token, cancelled)
+    def generate(self, tokens, sampling, on_token=None, cancelled=None, on_row=None):
+        return super().generate(tokens, dataclasses.replace(sampling, stop=()), on_token, cancelled, on_row)
+
+
+class Silent(FakeModel):
+    def generate(self, tokens, sampling, on_token=None, cancelled=None, on_row=None):
+        return super().generate(tokens, sampling, on_token, cancelled)
+
+
+class Late(FakeModel):
+    """Each row is that of the token after."""
+
+    def generate(self, tokens, sampling, on_token=None, cancelled=None, on_row=None):
+        def later(row):
+            on_row(LiveRow(row.position, row.id, np.roll(row.weights, 1, axis=-1)))
+
+        return super().generate(tokens, sampling, on_token, cancelled, later if on_row else None)
+
+
+class Generous(FakeModel):
+    """Layer 2, which has no attention, gets weights."""
+
+    def generate(self, tokens, sampling, on_token=None, cancelled=None, on_row=None):
+        def filled(row):
+            on_row(LiveRow(row.position, row.id, np.nan_to_num(row.weights)))
+
+        return super().generate(tokens, sampling, on_token, cancelled, filled if on_row else None)
 
 
 class Swallowing(FakeModel):
-    def generate(self, tokens, sampling, on_token=None, cancelled=None):
+    def generate(self, tokens, sampling, on_token=None, cancelled=None, on_row=None):
         def quiet(token):
             with contextlib.suppress(Exception):
                 on_token(token)
 
-        return super().generate(tokens, sampling, quiet if on_token else None, cancelled)
+        return super().generate(tokens, sampling, quiet if on_token else None, cancelled, on_row)
 
 
 class Inventing(FakeModel):
@@ -268,6 +294,9 @@ BROKEN_MODELS = {
     "begin with the prompt": Forgetful(),
     "was swallowed": Swallowing(),
     "with the stop text": Endless(),
+    "on_row got": Silent(),
+    "while generating against the trace": Late(),
+    "heads that do not exist": Generous(),
 }
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from attnviz.errors import BadInput
-from attnviz.types import Estimate, LensTable, ModelCard, Run, Sampling, Tokens, Trace, Want
+from attnviz.types import Estimate, LensTable, LiveRow, ModelCard, Run, Sampling, Tokens, Trace, Want
 
 Message = Mapping[str, str]
 """One turn of a conversation: {"role": "user", "content": "…"}."""
@@ -62,8 +62,13 @@ class Model(Protocol):
         sampling: Sampling,
         on_token: Callable[[int], None] | None = None,
         cancelled: Callable[[], bool] | None = None,
+        on_row: Callable[[LiveRow], None] | None = None,
     ) -> Tokens:
-        """Prompt and answer, the exact ids. `on_token` gets each new id as it comes; stops soon after `cancelled()`."""
+        """Prompt and answer, the exact ids. `on_token` gets each new id as it comes; stops soon after `cancelled()`.
+
+        `on_row`, of a model with attention, gets what each new token was chosen from, right after `on_token`; the
+        answer is the same with and without it.
+        """
 
     def label(self, token_id: int) -> str:
         """Text of one id, safe to show."""

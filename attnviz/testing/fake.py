@@ -34,6 +34,7 @@ from attnviz.hooks import (
     LayerCapture,
     LayerCard,
     LensTable,
+    LiveRow,
     Message,
     ModelCard,
     ModelSpec,
@@ -193,6 +194,7 @@ class FakeModel:
         sampling: Sampling,
         on_token: Callable[[int], None] | None = None,
         cancelled: Callable[[], bool] | None = None,
+        on_row: Callable[[LiveRow], None] | None = None,
     ) -> Tokens:
         """Greedy: the answer of the rule, until <end> or the limit. Sampling draws from the model's distribution."""
         rng = np.random.default_rng(sampling.seed)
@@ -206,6 +208,8 @@ class FakeModel:
             ids.append(answer)
             if on_token is not None:
                 on_token(answer)
+            if on_row is not None and "attention" in self.card.capabilities:
+                on_row(LiveRow(len(ids) - 1, answer, _last_rows(np.array(ids[:-1]))))
             if answer == END or any(text in self._spelled(ids[len(tokens) :]) for text in sampling.stop):
                 break
         return self._continued(tokens, ids)
@@ -272,6 +276,20 @@ def _layer(ids: Ints, index: int, edge: int) -> LayerCapture:
     shared = HEADS if index == 0 else HEADS // 2
     keys = np.broadcast_to(np.eye(count), (shared, count, count))
     return capture(queries, keys, scale=1.0, window=WINDOW if index == 1 else None, edge=edge)
+
+
+def _last_rows(ids: Ints) -> Floats:
+    """[3, HEADS, K] rows of the last query, by the rules; layer 2 has none."""
+    count = len(ids)
+    rows = np.full((3, HEADS, count), np.nan, np.float32)
+    for layer, strength, hidden in ((0, _HARD, 0), (1, float(np.log(SOFT)), max(0, count - WINDOW))):
+        for head in range(HEADS):
+            key = looks_at(ids, head, count - 1)
+            powers = np.where(np.arange(count) < hidden, 0.0, 1.0)
+            if key is not None:
+                powers[key] *= np.exp(strength)
+            rows[layer, head] = powers / powers.sum()
+    return rows
 
 
 def _asked_for(layer: LayerCapture, want: Want) -> LayerCapture:

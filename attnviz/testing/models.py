@@ -19,6 +19,7 @@ from attnviz.hooks import (
     LayerCapture,
     LayerCard,
     LensTable,
+    LiveRow,
     Model,
     ModelCard,
     ModelSpec,
@@ -324,7 +325,32 @@ def _check_generation(model: Model, tokens: Tokens) -> None:
     stopped = model.generate(tokens, Sampling(max_new_tokens=8), cancelled=lambda: True)
     require(len(stopped) - len(tokens) <= 2, f"generate: {len(stopped) - len(tokens)} tokens after it was cancelled.")
     _check_stop(model, tokens, answer)
+    if "attention" in model.card.capabilities:
+        _check_rows_of_answer(model, tokens, answer)
     _passes_on(model, tokens)
+
+
+def _check_rows_of_answer(model: Model, tokens: Tokens, answer: Tokens) -> None:
+    """Each new token comes with the row it was chosen from: that of a trace over prompt and answer."""
+    rows: list[LiveRow] = []
+    heard = model.generate(tokens, Sampling(max_new_tokens=4), on_row=rows.append)
+    require(bool(np.array_equal(heard.ids, answer.ids)), "generate: the answer is another one when on_row listens.")
+    places = [(row.position, row.id) for row in rows]
+    expected = [(i, int(answer.ids[i])) for i in range(len(tokens), len(answer))]
+    require(places == expected, f"generate: on_row got (position, id) {places}, expected {expected}.")
+    trace = model.trace(answer, Want())
+    for row in rows:
+        shape = (len(trace.layers), trace.heads, row.position)
+        require(row.weights.shape == shape, f"generate: on_row got weights {row.weights.shape}, expected {shape}.")
+        for index, layer in enumerate(trace.layers):
+            heads = 0 if layer is None else layer.heads
+            none = row.weights[index, heads:]
+            require(bool(np.isnan(none).all()), f"Layer {index}: on_row gave weights to heads that do not exist.")
+            for head in range(heads):
+                assert layer is not None
+                last = layer.pattern(head, slice(row.position - 1, row.position))[0, : row.position]
+                where = f"Layer {index}, head {head}: row of token {row.position} while generating against the trace"
+                _near(where, row.weights[index, head], last, ROWS)
 
 
 def _check_stop(model: Model, tokens: Tokens, answer: Tokens) -> None:

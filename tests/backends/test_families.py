@@ -9,12 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from attnviz.hooks import BadInput, ModelError, Unavailable, Want
+from attnviz.hooks import BadInput, ModelError, Sampling, Unavailable, Want
 from tests.backends.families import (
     ANSWER,
     COUNT,
     DECODERS,
     FAMILIES,
+    PROMPT,
     REFUSED,
     WANT,
     compare,
@@ -106,6 +107,27 @@ def test_a_window_is_a_band(family, built):
         assert ((patterns(trace.layer(index)) > 0).any(0) == band).all()
         hidden = trace.layer(index).hidden()
         assert ((~band if hidden is None else hidden) == ~band).all()
+
+
+@pytest.mark.parametrize("family", DECODERS)
+def test_rows_while_generating_are_those_of_the_whole(family, built):
+    """Every layer and head of every new token, against eager attention over the tokens before it, without a cache.
+
+    The answer goes past the windows, so that keys have been dropped from the cache.
+    """
+    model, module = built(family)
+    attending, prompt, rows = FAMILIES[family].attending, random_tokens(PROMPT), []
+    sampling = Sampling(max_new_tokens=ANSWER, repetition_penalty=2.0)
+    answer = model.generate(prompt, sampling, on_row=rows.append)
+    assert answer.ids.tolist() == model.generate(prompt, sampling).ids.tolist()
+    expected = [(at, int(answer.ids[at])) for at in range(PROMPT, len(answer))] if attending else []
+    assert [(row.position, row.id) for row in rows] == expected
+    for row in rows:
+        maps, _ = run_eager(module, answer.ids[: row.position])
+        missing = [index for index in range(len(FAMILIES[family].layers)) if index not in attending]
+        assert np.isnan(row.weights[missing]).all()
+        for index, weights in zip(attending, maps, strict=True):
+            np.testing.assert_allclose(row.weights[index], weights[:, -1], atol=1e-5, rtol=0)
 
 
 def test_rows_leave_to_a_learned_sink_what_its_logit_takes(built):

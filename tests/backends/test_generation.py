@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import threading
+
 import numpy as np
 import pytest
 
-from attnviz.hooks import BadInput, Sampling, Unavailable, Want
+from attnviz.hooks import BadInput, ModelError, Sampling, Unavailable, Want
 
 TEXT = "The cat sat on"
 
@@ -147,6 +149,67 @@ def test_settings_of_the_model_files_do_not_leak_in(loaded, monkeypatch):
     for name, value in {"do_sample": True, "temperature": 3.0, "top_k": 2, "repetition_penalty": 5.0}.items():
         monkeypatch.setattr(config, name, value)
     assert model.generate(prompt, Sampling(max_new_tokens=6)).ids.tolist() == plain
+
+
+@pytest.mark.parametrize("family", ["gpt2", "mistral"])
+def test_a_cache_the_model_files_ask_for_changes_nothing(family, loaded, monkeypatch):
+    model = loaded(family)
+    prompt, sampling = model.tokenize(TEXT), Sampling(max_new_tokens=9, repetition_penalty=2.0)
+    plain, rows = [], []
+    answer = model.generate(prompt, sampling, on_row=plain.append)
+    monkeypatch.setattr(model.module().generation_config, "cache_implementation", "static")
+    assert model.generate(prompt, sampling, on_row=rows.append).ids.tolist() == answer.ids.tolist()
+    for row, expected in zip(rows, plain, strict=True):
+        np.testing.assert_array_equal(row.weights, expected.weights)
+
+
+def test_rows_come_right_after_their_token(loaded):
+    model = loaded("llama")
+    prompt, heard = model.tokenize(TEXT), []
+    sampling = Sampling(max_new_tokens=3, repetition_penalty=2.0)
+    answer = model.generate(prompt, sampling, heard.append, on_row=heard.append)
+    tokens, rows = heard[::2], heard[1::2]
+    assert tokens == answer.ids[len(prompt) :].tolist() == [row.id for row in rows]
+    assert [row.weights.shape for row in rows] == [(3, 4, len(prompt) + n) for n in range(3)]
+    assert [row.position for row in rows] == [len(prompt) + n for n in range(3)]
+    with pytest.raises(ValueError, match="read-only"):
+        rows[0].weights[0] = 0
+
+
+def test_rows_of_two_threads_do_not_mix(loaded):
+    model = loaded("llama")
+    texts, found = [TEXT, "Once upon a time there was"], {}
+
+    def answer(text):
+        rows = []
+        model.generate(model.tokenize(text), Sampling(20, repetition_penalty=2.0), on_row=rows.append)
+        found.setdefault(text, []).append(rows)
+
+    for text in texts:
+        answer(text)
+    threads = [threading.Thread(target=answer, args=(text,)) for text in texts]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for alone, together in found.values():
+        for row, expected in zip(together, alone, strict=True):
+            np.testing.assert_array_equal(row.weights, expected.weights)
+
+
+def test_maps_of_a_prompt_that_do_not_fit_are_refused_before(loaded, monkeypatch):
+    """Only where rows are taken from whole maps, and only with a listener."""
+    monkeypatch.setattr("attnviz.plugins.backends.estimate.free_bytes", lambda: 1000)
+    sampling = Sampling(max_new_tokens=2)
+    for family, refused in (("gpt_neo", True), ("llama", False)):
+        model = loaded(family)
+        prompt = model.tokenize(TEXT)
+        assert len(model.generate(prompt, sampling)) > len(prompt)
+        if refused:
+            with pytest.raises(ModelError, match=r"The attention of .* tokens needs about"):
+                model.generate(prompt, sampling, on_row=print)
+        else:
+            assert len(model.generate(prompt, sampling, on_row=lambda row: None)) > len(prompt)
 
 
 @pytest.mark.parametrize(

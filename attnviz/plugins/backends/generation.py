@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from attnviz.hooks import BadInput, Sampling, StopTexts, TokenLabels, Tokens
+from attnviz.hooks import BadInput, LiveRow, Sampling, StopTexts, TokenLabels, Tokens
 from attnviz.plugins.backends.forward import Runner, input_device
+from attnviz.plugins.backends.live_rows import RowListener, live_row
 
 if TYPE_CHECKING:
     import torch
@@ -48,6 +50,7 @@ def generate_ids(
     on_token: Callable[[int], None] | None,
     cancelled: Callable[[], bool] | None,
     runner: Runner | None = None,
+    rows: LiveRows | None = None,
 ) -> list[int]:
     """New ids, the end token included if it came. `runner` None = the module itself."""
     import torch
@@ -55,8 +58,8 @@ def generate_ids(
     if cancelled is not None and cancelled():
         return []
     ids = torch.tensor(tokens.ids[None].copy(), dtype=torch.long, device=input_device(module))
-    received = _Stream(on_token)
-    with torch.inference_mode():
+    received = _Stream(on_token, rows, len(tokens))
+    with torch.inference_mode(), rows.listener.listening() if rows else nullcontext():
         output = (runner or module).generate(
             input_ids=ids,
             attention_mask=torch.ones_like(ids),
@@ -104,23 +107,49 @@ def _settings(module: torch.nn.Module, tokenizer: Any, sampling: Sampling) -> An
         pad_token_id=pad if pad is not None else (ends[0] if ends else 0),
         repetition_penalty=1.0,
         use_cache=True,
+        cache_implementation="dynamic" if _names_a_cache(module) else None,
         return_dict_in_generate=False,
     )
 
 
+def _names_a_cache(module: torch.nn.Module) -> bool:
+    """Whether the model's own files ask for a kind of cache."""
+    return getattr(getattr(module, "generation_config", None), "cache_implementation", None) is not None
+
+
+@dataclass(frozen=True)
+class LiveRows:
+    """Who listens to the passes, of how many layers, and who gets the rows."""
+
+    listener: RowListener
+    layers: int
+    on_row: Callable[[LiveRow], None]
+
+
 @dataclass
 class _Stream:
-    """The streamer transformers hands each new id to. The prompt comes first and is not passed on."""
+    """The streamer transformers hands each new id to. The prompt comes first and is not passed on.
+
+    `count`: tokens so far. Where stopping is decided one pass late (MPS) an id comes when the pass after it is done;
+    the oldest pass is then still the one it was chosen from.
+    """
 
     on_token: Callable[[int], None] | None
+    rows: LiveRows | None
+    count: int
     prompt_seen: bool = False
 
     def put(self, value: torch.Tensor) -> None:
         if not self.prompt_seen:
             self.prompt_seen = True
-        elif self.on_token is not None:
-            for token_id in value.flatten().tolist():
+            return
+        for token_id in value.flatten().tolist():
+            if self.on_token is not None:
                 self.on_token(int(token_id))
+            if self.rows is not None:
+                passed = self.rows.listener.passes.popleft()
+                self.rows.on_row(live_row(passed, self.rows.layers, self.count, int(token_id)))
+            self.count += 1
 
     def end(self) -> None:
         return None

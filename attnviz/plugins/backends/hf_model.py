@@ -15,6 +15,7 @@ from attnviz.hooks import (
     Estimate,
     LayerCapture,
     LensTable,
+    LiveRow,
     Message,
     ModelCard,
     ModelSpec,
@@ -42,8 +43,15 @@ from attnviz.plugins.backends.estimate import (
     working_bytes,
 )
 from attnviz.plugins.backends.forward import Runner, input_device, model_inputs, run_forward
-from attnviz.plugins.backends.generation import check_sampling, end_ids, generate_ids, generation_fault
+from attnviz.plugins.backends.generation import (
+    LiveRows,
+    check_sampling,
+    end_ids,
+    generate_ids,
+    generation_fault,
+)
 from attnviz.plugins.backends.lens import lens_table
+from attnviz.plugins.backends.live_rows import InterfaceRows, MapRows, watch_maps
 from attnviz.plugins.backends.loading import Loaded, load_model, quiet
 from attnviz.plugins.backends.readout import Readout, find_readout
 from attnviz.plugins.backends.residual import watch
@@ -56,6 +64,8 @@ def load(spec: ModelSpec) -> HuggingFaceModel:
     loaded = load_model(spec)
     with quiet():  # families that lack something say so in warnings; the card says it in words
         route = choose_route(loaded.module, _vocabulary(loaded))
+        if route.name == "eager":
+            watch_maps(loaded.module)
         readout = _readout(loaded)
         card = _card(loaded, route, readout)
     model = HuggingFaceModel(card, loaded, route, readout, TokenLabels.of(loaded.tokenizer))
@@ -201,14 +211,27 @@ class HuggingFaceModel:
         sampling: Sampling,
         on_token: Callable[[int], None] | None = None,
         cancelled: Callable[[], bool] | None = None,
+        on_row: Callable[[LiveRow], None] | None = None,
     ) -> Tokens:
         if "generation" not in self.card.capabilities:
             raise Unavailable(self.card.missing["generation"])
         self._check(tokens)
         check_sampling(sampling, len(tokens), self.card.positions, self.card.name)
         module, tokenizer = self.loaded.module, self.loaded.tokenizer
-        new = generate_ids(module, tokenizer, tokens, sampling, on_token, cancelled, self.runner)
+        rows = None if on_row is None else self._live_rows(len(tokens), on_row)
+        new = generate_ids(module, tokenizer, tokens, sampling, on_token, cancelled, self.runner, rows)
         return continue_tokens(tokens, new, self.labels)
+
+    def _live_rows(self, count: int, on_row: Callable[[LiveRow], None]) -> LiveRows | None:
+        """Who listens to the passes of an answer to `count` tokens; None where there is no attention to hear."""
+        if "attention" not in self.card.capabilities:
+            return None
+        layers = len(self.card.layers)
+        if self.route.name == "interface":
+            return LiveRows(InterfaceRows(self.route.calls), layers, on_row)
+        # the pass over the prompt returns all its maps, as for a trace
+        refuse_beyond_memory(self.estimate(count, Want()), count, input_device(self.loaded.module))
+        return LiveRows(MapRows(self.route.maps), layers, on_row)
 
     def label(self, token_id: int) -> str:
         return self.labels.label(token_id)
