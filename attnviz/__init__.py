@@ -11,13 +11,15 @@ Importing this package loads neither torch nor gradio.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from attnviz.model_card import Description
     from attnviz.session import LoadedModel, Session
 
-__all__ = ["default_session", "load"]
+__all__ = ["default_session", "describe", "load"]
 
 
 @lru_cache(maxsize=1)
@@ -38,3 +40,17 @@ def load(source: Any = "demo", **options: Any) -> LoadedModel:
         attnviz.errors.AttnvizError: nothing can load it; the message says why.
     """
     return default_session().load(source, **options)
+
+
+def describe(model: LoadedModel, tokens: Iterable[int] = (128, 1024, 4096)) -> Description:
+    """What is known of a loaded model before any run: print it, or take its fields.
+
+    Args:
+        tokens: lengths of the runs whose memory and time are estimated.
+
+    Raises:
+        attnviz.errors.BadInput: a length that is no whole number from 1.
+    """
+    from attnviz.model_card import describe
+
+    return describe(model, tokens)

@@ -71,6 +71,12 @@ def _parser() -> _Parser:
     models = command("models", _models, "List the model menu.")
     models.add_argument("--json", action="store_true", help="print JSON")
 
+    card = command("card", _card, "Say what is known of a model before any run, and what runs of some lengths take.")
+    card.add_argument("model", metavar="MODEL", nargs="?", default="demo", help="menu name, folder or hub id (demo)")
+    _loading_options(card)
+    card.add_argument("--tokens", type=int, nargs="+", metavar="N", help="lengths of the runs to estimate")
+    card.add_argument("--json", action="store_true", help="print JSON")
+
     check = command("check", _check, "Check a plugin against the plugin contract.")
     check.add_argument(
         "plugin", metavar="PATH_OR_NAME", help="a drop-in file or folder, or the name of a loaded plugin"
@@ -102,6 +108,10 @@ def _prompt_options(parser: argparse.ArgumentParser) -> None:
     given.add_argument("--file", metavar="FILE", help="read the prompt from a text file (- = standard input)")
     given.add_argument("--messages", metavar="FILE", help='a conversation as JSON: [{"role": "user", "content": "…"}]')
     parser.add_argument("--model", default="demo", help="menu name, folder or hub id (demo)")
+    _loading_options(parser)
+
+
+def _loading_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--backend", default="auto", help="how to load it (auto)")
     parser.add_argument("--revision", help="branch, tag or commit of a hub model")
     parser.add_argument("--dtype", default="auto", help="auto, float32, float16, bfloat16")
@@ -183,6 +193,17 @@ def _models(options: argparse.Namespace) -> None:
     for entry in menu:
         mark = " (default)" if entry["default"] else ""
         _say(f"{entry['name']:<24} {entry['title']}{mark}; {entry['size']}; {entry['licence']}. {entry['note']}")
+
+
+def _card(options: argparse.Namespace) -> None:
+    from attnviz.model_card import COUNTS, checked_counts, describe
+
+    tokens = checked_counts(COUNTS if options.tokens is None else options.tokens)  # refused before a model is loaded
+    about = describe(_model(_session(options), options), tokens)
+    if options.json:
+        _print_json(about.to_jsonable())
+    else:
+        _say(str(about))
 
 
 def _check(options: argparse.Namespace) -> int:

@@ -206,6 +206,11 @@ class Session:
                     self._cards[spec] = found.card
             return found
 
+    def loaded(self, spec: ModelSpec) -> Model | None:
+        """The model of a spec if it is in memory; loads nothing."""
+        with self._lock:
+            return self._models.get(spec)
+
     def card(self, spec: ModelSpec) -> ModelCard:
         """What is known of a model; loads it only where nothing is known yet."""
         with self._lock:

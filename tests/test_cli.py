@@ -151,6 +151,21 @@ def test_plugins_and_models_as_json(run):
     assert [entry["name"] for entry in menu if entry["default"]] == ["demo"]
 
 
+def test_the_card_of_a_model(run):
+    code, out, err = run("card", "--json", "--tokens", 64, 5000)
+    assert code == 0, err
+    found = json.loads(out)
+    assert found["model"] == "demo"
+    assert [layer["heads"] for layer in found["card"]["layers"]] == [4] * 6
+    assert [(e["tokens"], e["bytes"] is None) for e in found["estimates"]] == [(64, False), (5000, True)]
+    assert set(found["analyses"].values()) == {None}
+    assert "attention_stats" in found["analyses"]
+    code, text, _ = run("card", "demo")
+    assert code == 0
+    assert "0–5     full       4      4         6" in text.splitlines()
+    assert "128     " in text
+
+
 def test_only_one_kind_is_listed(run):
     found = json.loads(run("plugins", "--json", "--kind", "tools")[1])
     assert {item["kind"] for p in found["plugins"] for item in p["provides"]} == {"tools"}
@@ -188,6 +203,10 @@ def test_only_one_kind_is_listed(run):
         (("generate", "--text", "a", "--temperature", 1, "--seed", 1 << 64), "seed"),
         (("generate", "--text", "a", "--max-new-tokens", "many"), "many"),
         (("generate", "--text", "a", "--stop", ""), "stop: expected texts, got an empty one"),
+        (("card", "no/such-model"), "no/such-model"),
+        (("card", "--tokens", "0"), "expected a whole number from 1"),
+        (("card", "--tokens", "many"), "many"),
+        (("card", "--backend", "nope"), "Unknown backend"),
         (("plugins", "--kind", "nope"), "Unknown kind"),
         (("serve", "--port", "99999"), "port"),
         ((), "COMMAND"),

@@ -67,7 +67,7 @@ def test_every_parameter_type_is_documented(kind):
 
 
 def test_links_and_pictures_exist():
-    for name in ("README.md", "CONTRIBUTING.md", "plugins/README.md"):
+    for name in ("README.md", "CONTRIBUTING.md", "plugins/README.md", "docs/model-card.md"):
         folder = (ROOT / name).parent
         for target in re.findall(r"\]\(([^)#]+?)\)", (ROOT / name).read_text("utf-8")):
             if "://" not in target:

@@ -66,6 +66,17 @@ def watched(work: Callable[[Job], T]) -> Generator[dict[str, Any], None, T]:
     return outcome.value  # type: ignore[return-value]
 
 
+def noticed(notice: Any, work: Callable[[Job], T]) -> Generator[dict[Any, Any], None, T]:
+    """As `watched`, with each notice as an update of the component that shows it."""
+    steps = watched(work)
+    while True:
+        try:
+            yield {notice: next(steps)}
+        except StopIteration as end:
+            found: T = end.value
+            return found
+
+
 def in_words(error: Exception) -> str:
     """An error for people. One that attnviz did not raise on purpose is a bug: its traceback goes to the log."""
     if isinstance(error, AttnvizError):

@@ -9,16 +9,18 @@ from typing import Any
 
 import gradio as gr
 
-from attnviz.errors import UnknownName
+from attnviz.errors import BadInput, UnknownName
 from attnviz.hooks import Analysis
-from attnviz.session import Session, TracedRun
+from attnviz.session import LoadedModel, Session, TracedRun
+from attnviz.ui import model_tab
 from attnviz.ui import sidebar as left
 from attnviz.ui import wish as wishes
-from attnviz.ui.background import Job, error_notice, watched
+from attnviz.ui.background import Job, error_notice, noticed
 from attnviz.ui.components.part import source
 from attnviz.ui.components.pieces import examples_value, status_line, token_strip
 from attnviz.ui.controls import changes
 from attnviz.ui.describe import heads_of, run_value
+from attnviz.ui.model_tab import ModelTab, build_model_tab
 from attnviz.ui.panels import Panel, Updates, build_panel, show, shows
 from attnviz.ui.place import Place, address_selection, parse_place
 from attnviz.ui.plugins_tab import build_plugins_tab
@@ -54,6 +56,7 @@ class Page:
     strip: gr.HTML
     tabs: gr.Tabs
     groups: dict[str, Group]
+    about: ModelTab
     loaded: set[str] = field(default_factory=set)  # models somebody here loaded on purpose
 
     @property
@@ -83,9 +86,10 @@ def _lay_out(session: Session, finished: wishes.Finished) -> Page:
             strip = token_strip()
             with gr.Tabs(elem_id="app-tabs") as tabs:
                 groups = {title: _group(session, title, found) for title, found in session.registry.groups().items()}
+                about = build_model_tab()
                 build_plugins_tab(session)
             status_line()
-    return Page(session, finished, run, place, side, strip, tabs, groups)
+    return Page(session, finished, run, place, side, strip, tabs, groups, about)
 
 
 def _group(session: Session, title: str, analyses: Sequence[Analysis]) -> Group:
@@ -127,7 +131,15 @@ def _wire(app: gr.Blocks, page: Page) -> None:
         js=_gather("window.attnviz.place()"),
         **PRIVATE,
     )
-    under_way = [first, started, picked, *(event for g in page.groups.values() for event in _wire_group(page, g))]
+    looked = side.look.click(
+        _with_place(page, [*side.asked, *controls], lambda place, values, run: look(page, run, values)),
+        [page.run, page.place, *side.asked, *controls],
+        everything,
+        js=_gather("window.attnviz.place()"),
+        **PRIVATE,
+    )
+    of_tabs = [event for group in page.groups.values() for event in _wire_group(page, group)]
+    under_way = [first, started, picked, looked, *_wire_model_tab(page), *of_tabs]
     # First the work ends, then its traces go: an answer on its way would bring them back.
     side.cancel.click(None, None, None, cancels=under_way, **PRIVATE).then(
         lambda run, place: _cancelled(page, run, parse_place(place)),
@@ -140,6 +152,28 @@ def _wire(app: gr.Blocks, page: Page) -> None:
         lambda: _cleared(page), None, everything, **PRIVATE
     )
     side.model.input(lambda name: _model_chosen(page.session, name), side.model, [side.own, side.examples], **PRIVATE)
+
+
+def _wire_model_tab(page: Page) -> list[Any]:
+    """The Model tab: it came into sight, other lengths are to be estimated."""
+    about = page.about
+    asked: dict[str, Any] = {
+        "inputs": [about.model, about.counts],
+        "outputs": about.outputs,
+        "trigger_mode": "always_last",
+        **PRIVATE,
+    }
+
+    def wait(kept: Any, counts: str) -> Iterator[Updates]:
+        yield from model_tab.estimate_when_loaded(about, page.session, kept, counts)
+
+    def ask(kept: Any, counts: str) -> Iterator[Updates]:
+        yield from model_tab.estimate(about, page.session, kept, counts)
+
+    say = f"(...given) => {{ window.attnviz.place({json.dumps(model_tab.TITLE)}); return given; }}"
+    opened = about.tab.select(wait, js=say, **asked)
+    estimated = gr.on([about.ask.click, about.counts.submit], ask, **asked)
+    return [opened, estimated]
 
 
 def _wire_group(page: Page, group: Group) -> list[Any]:
@@ -201,14 +235,15 @@ def _gather(place: str) -> str:
 
 def _inputs(page: Page) -> list[Any]:
     menus = [group.menu for group in page.groups.values() if group.menu is not None]
-    return [*menus, *(c for panel in page.panels for c in panel.controls.values())]
+    return [*menus, page.about.counts, *(c for panel in page.panels for c in panel.controls.values())]
 
 
 def _outputs(page: Page) -> list[Any]:
     menus = [group.menu for group in page.groups.values() if group.menu is not None]
     panels = [component for panel in page.panels for component in (panel.frame, *panel.outputs)]
     side = page.side
-    return [page.run, page.strip, page.tabs, side.notice, *side.asked, side.examples, *menus, *panels]
+    left_column = [side.notice, *side.asked, side.examples]
+    return [page.run, page.strip, page.tabs, *left_column, *page.about.outputs, *menus, *panels]
 
 
 def _values(panel: Panel, values: Mapping[Any, Any]) -> dict[str, Any]:
@@ -235,8 +270,13 @@ def open_first(page: Page, place: Place, values: Mapping[Any, Any]) -> Iterator[
         place, tabs = _opened(page, place)
         if tabs:
             yield tabs
-        yield from _run(page, wish, page.finished.make, place, values)
+        kept = None
+        for updates in _run(page, wish, page.finished.make, place, values):
+            kept = updates.get(page.about.model, kept)
+            yield updates
         page.finished.shown.set()
+        if place.url.get("tab") == model_tab.TITLE:
+            yield from model_tab.estimate_when_loaded(page.about, page.session, kept, values[page.about.counts])
     except Exception as error:  # the boundary of the page
         yield {side.notice: error_notice(error)}
 
@@ -252,13 +292,42 @@ def start(page: Page, place: Place, values: Mapping[Any, Any]) -> Iterator[Updat
     page.loaded.add(wish.source)
 
 
+def look(page: Page, run: str, values: Mapping[Any, Any]) -> Iterator[Updates]:
+    """ "Look at the model" was pressed: load it and show what is known of it. On failure what was there stays."""
+    side = page.side
+    try:
+        unasked = {side.seed: "", side.stop: ""}  # what is typed for the answer does not matter here
+        wish = wishes.asked(*({**values, **unasked}[component] for component in side.asked))
+
+        def work(job: Job) -> LoadedModel:
+            job.report(0.1, f"Loading {wish.source or 'the model'}")
+            return wishes.load(page.session, wish)
+
+        model = yield from noticed(side.notice, work)
+        about = model_tab.shown(page.about, model, values[page.about.counts], _above(page, run, model))
+        page.loaded.add(wish.source)
+        yield {side.notice: None, page.tabs: gr.Tabs(selected=model_tab.ID), **about}
+    except Exception as error:  # the boundary of the page
+        yield {side.notice: error_notice(error)}
+
+
+def _above(page: Page, run: str, model: LoadedModel) -> str | None:
+    """Name of the model of the run in the strip, if that is another one."""
+    try:
+        name = page.session.run(run).model.name if run else model.name
+    except BadInput:  # the run is no longer in memory
+        return None
+    return name if name != model.name else None
+
+
 def _opened(page: Page, place: Place) -> tuple[Place, Updates]:
     """The tab and the analysis an address names."""
     title, name = place.url.get("tab", ""), place.url.get("analysis", "")
-    if not title or title == "Plugins":
-        return Place(url=place.url), {page.tabs: gr.Tabs(selected="plugins")} if title else {}
+    fixed = {model_tab.TITLE: model_tab.ID, "Plugins": "plugins"}
+    if not title or title in fixed:
+        return Place(url=place.url), {page.tabs: gr.Tabs(selected=fixed[title])} if title else {}
     if title not in page.groups:
-        raise UnknownName("tab of the address", title[:80], [*page.groups, "Plugins"])
+        raise UnknownName("tab of the address", title[:80], [*page.groups, *fixed])
     group = page.groups[title]
     updates: Updates = {page.tabs: gr.Tabs(selected=title)}
     views: dict[str, str] = {}
@@ -281,13 +350,7 @@ def _run(
     """Make the run, show it in the strip, and bring the open tab up to date. On failure what was there stays."""
     side = page.side
     try:
-        steps = watched(lambda job: make(wish, job))
-        while True:
-            try:
-                yield {side.notice: next(steps)}
-            except StopIteration as end:
-                run: TracedRun = end.value
-                break
+        run = yield from noticed(side.notice, lambda job: make(wish, job))
         heads = heads_of(run.model.card)
         notice, selection = None, {}
         try:
@@ -300,7 +363,8 @@ def _run(
         panel = group.open_panel(_menu_of(group, place, values)) if group else None
         if panel is not None:  # its previous picture stays until the new one is there
             others = {k: v for k, v in others.items() if k not in panel.outputs}
-        yield {page.run: run.id, page.strip: value, side.notice: notice, **others}
+        about = model_tab.shown(page.about, run.model, values[page.about.counts])
+        yield {page.run: run.id, page.strip: value, side.notice: notice, **about, **others}
         if panel is not None:
             settled = _settled(place, selection, heads, len(run.tokens))
             yield from show(page.session, panel, run.id, settled, _values(panel, values))
@@ -353,6 +417,7 @@ def _column(page: Page, wish: wishes.Wish) -> Updates:
 
 def _cleared(page: Page) -> Updates:
     emptied = {k: v for panel in page.panels for k, v in panel.empty().items()}
+    emptied |= page.about.empty()
     return {page.run: "", page.strip: None, page.side.notice: _info("Cleared. Press Run for a new result."), **emptied}
 
 

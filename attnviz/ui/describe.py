@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from attnviz.hooks import Finding, ModelCard, Run
+from attnviz.model_card import duration, summary
 from attnviz.session import ROLES, TracedRun
 
 
@@ -65,9 +66,6 @@ def _brackets(run: TracedRun) -> list[list[Any]]:
 
 def card_value(name: str, card: ModelCard) -> dict[str, str]:
     """A model in one line, and in full."""
-    layers = len(card.layers)
-    heads = sorted({count for count in heads_of(card) if count}) or [0]
-    shown = str(heads[0]) if len(heads) == 1 else f"{heads[0]} to {heads[-1]}"
     kinds = ", ".join(dict.fromkeys(layer.kind for layer in card.layers))
     details = [
         f"{card.architecture}, {card.parameters:,} parameters, {card.dtype} on {card.device}",
@@ -77,23 +75,11 @@ def card_value(name: str, card: ModelCard) -> dict[str, str]:
         *([f"weights {card.weights_digest}"] if card.weights_digest else []),
     ]
     return {
-        "summary": f"{name} · {layers} layers × {shown} heads · {_short(card.parameters)} param. · {card.device}",
+        "summary": summary(name, card),
         "details": "\n".join(details),
         "route": card.route,
         "route_reason": card.route_reason,
     }
-
-
-def _short(number: int) -> str:
-    for size, unit in ((10**9, "B"), (10**6, "M"), (10**3, "k")):
-        if number >= size:
-            return f"{number / size:.3g} {unit}"
-    return str(number)
-
-
-def duration(seconds: float) -> str:
-    """0.0034 -> "3 ms", 2.5 -> "2.5 s"."""
-    return f"{seconds * 1000:.0f} ms" if seconds < 1 else f"{seconds:.1f} s"
 
 
 def finding_value(finding: Finding) -> dict[str, Any]:

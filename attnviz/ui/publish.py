@@ -1,4 +1,4 @@
-"""Every analysis as an API endpoint of its own name; the answer is the JSON of the command line."""
+"""Every analysis as an API endpoint of its own name, and what is known of a model; the JSON of the command line."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 import gradio as gr
 
 from attnviz.hooks import Analysis, Param
+from attnviz.model_card import COUNTS, describe
 from attnviz.session import Session
 from attnviz.ui.background import in_words
 from attnviz.ui.plugins_tab import plugins_json
@@ -16,7 +17,7 @@ from attnviz.ui.wish import default_entry
 
 
 def publish(session: Session) -> None:
-    """Add the endpoints to the open Blocks: one per analysis, `plugins` and `models`."""
+    """Add the endpoints to the open Blocks: one per analysis, `plugins`, `models` and `model_info`."""
 
     def plugins() -> dict[str, Any]:
         """What is registered, and what failed."""
@@ -29,9 +30,24 @@ def publish(session: Session) -> None:
         return {"models": [{f: getattr(e, f) for f in fields} for e in entries]}
 
     gr.api(plugins, api_name="plugins")
-    gr.api(models, api_name="models")  # these two first: gradio gives a taken name a number
+    gr.api(models, api_name="models")
+    gr.api(_model_info(session), api_name="model_info")  # these three first: gradio gives a taken name a number
     for analysis in session.registry.analyses.values():
         gr.api(_endpoint(session, analysis), api_name=analysis.name, api_description=_description(analysis))
+
+
+def _model_info(session: Session) -> Callable[..., Any]:
+    entry = default_entry(session.registry)
+    name = entry.name if entry else ""
+
+    def model_info(model: str = name, tokens: list[int] | None = None) -> dict[str, Any]:
+        """What is known of a model before any run; `tokens`: lengths of the runs to estimate."""
+        try:
+            return describe(session.load(model or name), COUNTS if tokens is None else tokens).to_jsonable()
+        except Exception as error:  # the boundary of the API: a failure is a failure, in words
+            raise gr.Error(in_words(error), print_exception=False) from None
+
+    return model_info
 
 
 def _endpoint(session: Session, analysis: Analysis) -> Callable[..., Any]:

@@ -25,6 +25,7 @@ class Sidebar:
     run: gr.Button
     cancel: gr.Button
     clear: gr.Button
+    look: gr.Button
     notice: gr.HTML
     format: gr.Dropdown
     answer: gr.Checkbox
@@ -79,6 +80,7 @@ def build_sidebar(registry: Registry) -> Sidebar:
         run = gr.Button("Run", variant="primary", elem_id="app-run", min_width=60, scale=3)
         cancel = gr.Button("Cancel", elem_id="app-cancel", min_width=60, scale=1)
         clear = gr.Button("Clear", elem_id="app-clear", min_width=60, scale=1)
+    look = gr.Button("Look at the model", elem_id="app-look", size="sm")
     notice = pieces.notice(elem_id="app-run-notice")
     answer = gr.Checkbox(label="Generate an answer", value=True, elem_id="app-answer", container=False)
     with gr.Column(scale=0, min_width=0, elem_classes="app-answering") as answering:
@@ -120,6 +122,7 @@ def build_sidebar(registry: Registry) -> Sidebar:
         run,
         cancel,
         clear,
+        look,
         notice,
         form,
         answer,

@@ -65,10 +65,23 @@ def test_plugins_and_models(app):
     assert "fake" in [model["name"] for model in call(app, "models")["models"]]
 
 
+def test_what_is_known_of_a_model(app):
+    found = call(app, "model_info", "blind", [7, 600])
+    assert set(found) == {"model", "card", "estimates", "analyses"}
+    assert found["analyses"]["attention_pattern"] == "Needs attention: This model of rules has no attention."
+    assert found["analyses"]["logit_lens"] is None
+    assert [e["tokens"] for e in found["estimates"]] == [7, 600]
+    assert [layer["name"] for layer in call(app, "model_info", "fake", None)["card"]["layers"]] == ["0", "1", "2"]
+    with pytest.raises(RuntimeError, match="nope is no folder"):
+        call(app, "model_info", "nope", None)
+    with pytest.raises(RuntimeError, match="Tokens: expected a whole number from 1"):
+        call(app, "model_info", "fake", [0])
+
+
 def test_only_the_api_is_published(app):
     with urllib.request.urlopen(f"{app.url}/gradio_api/info", timeout=20) as response:
         names = {name.strip("/") for name in json.load(response)["named_endpoints"]}
     analyses = {
         p["name"] for plugin in call(app, "plugins")["plugins"] for p in plugin["provides"] if p["kind"] == "analyses"
     }
-    assert names == analyses | {"plugins", "models"}
+    assert names == analyses | {"plugins", "models", "model_info"}

@@ -286,6 +286,77 @@ def test_an_expired_run_offers_to_run_again(page):
     assert "Unknown layer 77" in answer[4]["error"]
 
 
+# ---- the model
+
+
+def model_card(page):
+    return page.locator("#app-card")
+
+
+def test_a_model_is_looked_at_without_a_prompt_and_without_touching_the_run(page):
+    page.locator("#app-prompt textarea").fill("")
+    page.get_by_label("Seed").fill("not a number")
+    page.get_by_label("Model").first.click()
+    page.get_by_role("option", name="Blind model").click()
+    page.get_by_role("button", name="Look at the model").click()
+    page.get_by_text("Looked at, not run: the tokens above are of fake.").wait_for()
+    wait_query(page, tab="Model", model="fake")
+    assert page.locator("#app-strip .app-token").count() > 10
+    facts = page.get_by_role("table", name="About the model")
+    assert facts.get_by_role("rowheader", name="No attention").count() == 1
+    analyses = page.get_by_role("table", name="Analyses")
+    assert [h.inner_text() for h in analyses.get_by_role("columnheader").all()] == ["Analysis", "Name", "Available"]
+    row = analyses.get_by_role("row").filter(has_text="attention_pattern")
+    assert "Needs attention: This model of rules has no attention." in row.inner_text()
+    layers = page.get_by_role("table", name="Layers", exact=True).get_by_role("rowheader")
+    assert [h.inner_text() for h in layers.all()] == ["0", "1", "2"]
+
+
+def test_after_a_run_the_tab_shows_its_model(page):
+    open_tab(page, "Model")
+    page.get_by_text("fake · 3 layers × 4 heads").first.wait_for()
+    page.get_by_label("Model").first.click()
+    page.get_by_role("option", name="Blind model").click()
+    page.get_by_role("button", name="Run", exact=True).click()
+    model_card(page).get_by_text("blind · 3 layers").wait_for()
+    assert "Looked at" not in model_card(page).inner_text()
+    page.get_by_role("button", name="Clear").click()
+    model_card(page).get_by_text("Choose a model and press").wait_for()
+
+
+def test_a_link_opens_the_tab(new_page):
+    page = new_page("?tab=Model", ready=False)
+    model_card(page).get_by_text("fake · 3 layers").wait_for()
+    assert page.get_by_role("tab", name="Model", exact=True).get_attribute("aria-selected") == "true"
+    page.locator("#app-estimates").get_by_text("This model does not say.").first.wait_for()
+
+
+def test_a_model_that_cannot_be_loaded_leaves_what_was_there(page):
+    open_tab(page, "Model")
+    page.get_by_label("Model").first.click()
+    page.get_by_role("option", name="Another model…").click()
+    page.get_by_label("Hub id or folder").fill("no such <b>model</b>")
+    page.get_by_role("button", name="Look at the model").click()
+    error = page.locator("#app-run-notice").get_by_role("alert")
+    error.wait_for()
+    assert "No backend can load 'no such <b>model</b>'" in error.inner_text()
+    assert "fake · 3 layers" in model_card(page).inner_text()
+
+
+def test_other_lengths_are_estimated_and_bad_ones_refused(page):
+    open_tab(page, "Model")
+    lengths = page.get_by_label("Tokens", exact=True)
+    lengths.fill("300, 600")
+    lengths.press("Enter")
+    page.get_by_role("rowheader", name="600").wait_for()
+    rows = page.get_by_role("table", name="What a run takes").get_by_role("row")
+    assert "More than the 512 positions of this model." in rows.nth(2).inner_text()
+    lengths.fill("some")
+    page.get_by_role("button", name="Estimate").click()
+    page.get_by_text("Tokens: expected whole numbers such as 128, 1024; got 'some'.").wait_for()
+    assert rows.count() == 3
+
+
 # ---- hostile text
 
 HOSTILE = (
@@ -296,7 +367,7 @@ HOSTILE = (
 def test_hostile_prompts_stay_text(new_page):
     page = new_page("?" + urlencode({"prompt": HOSTILE, "category": HOSTILE, "answer": "0"}))
     assert page.locator("#app-prompt textarea").input_value() == HOSTILE
-    for tab in ("Heads", "Logit lens", "Toy", "Own tab", "Errors", "Tables", "Plugins"):
+    for tab in ("Heads", "Logit lens", "Toy", "Own tab", "Errors", "Tables", "Model", "Plugins"):
         open_tab(page, tab)
         page.wait_for_timeout(250)
     open_tab(page, "Tables")
@@ -318,7 +389,7 @@ def test_dark(new_page):
     page.wait_for_function("document.querySelector('.toy').dataset.dark === 'false'")
 
 
-@pytest.mark.parametrize("tab", ["Attention", "Heads", "Logit lens", "Tables", "Plugins"])
+@pytest.mark.parametrize("tab", ["Attention", "Heads", "Logit lens", "Tables", "Model", "Plugins"])
 def test_narrow(new_page, tab):
     page = new_page("?" + urlencode({"tab": tab}), width=390, height=844, ready=False)
     page.locator("#app-strip .app-token").first.wait_for()

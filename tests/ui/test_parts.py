@@ -276,4 +276,31 @@ def test_an_analysis_cannot_take_the_name_of_an_endpoint():
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
-    assert dict(ast.literal_eval(done.stdout)) == {"plugins": 0, "models": 0, "plugins_1": 3}
+    assert dict(ast.literal_eval(done.stdout)) == {"plugins": 0, "models": 0, "model_info": 2, "plugins_1": 3}
+
+
+@pytest.mark.parametrize(("text", "lengths"), [("128, 1024", [128, 1024]), (" 7;8 7", [7, 8])])
+def test_lengths_are_typed_as_a_list(text, lengths):
+    from attnviz.ui.model_tab import parse_counts
+
+    assert parse_counts(text) == lengths
+
+
+@pytest.mark.parametrize("text", ["", None, "many", "1.5", "-3", "0", "٣", "9" * 5000])
+def test_lengths_that_are_none_are_refused(text):
+    from attnviz.ui.model_tab import parse_counts
+
+    with pytest.raises(BadInput, match="Tokens: expected"):
+        parse_counts(text)
+
+
+def test_a_plugin_that_fails_to_estimate_leaves_the_card(monkeypatch):
+    from attnviz.ui import model_tab
+
+    class Failing(FakeModel):
+        def estimate(self, count, want):
+            raise ZeroDivisionError
+
+    model = session_over_rules().load("fake")
+    monkeypatch.setattr(model.session, "model", lambda spec: Failing())
+    assert "ZeroDivisionError" in model_tab.in_memory_estimates(model, "10")["blocks"][0]["text"]

@@ -76,3 +76,8 @@ def plain_text(**options: Any) -> gr.HTML:
 def plain_table(value: Any = None, **options: Any) -> gr.HTML:
     """A table that sorts: {"columns", "rows"} or None."""
     return part(source("plain_table.js"), value, **options)
+
+
+def sheet(empty: str, **options: Any) -> gr.HTML:
+    """Text and tables to read: {"blocks": [{"heading", "text", "columns", "rows", …}]}; `empty` where there is none."""
+    return part(source("sheet.js"), constants={"empty": empty}, **options)
