@@ -115,7 +115,7 @@ def _loading_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--backend", default="auto", help="how to load it (auto)")
     parser.add_argument("--revision", help="branch, tag or commit of a hub model")
     parser.add_argument("--dtype", default="auto", help="auto, float32, float16, bfloat16")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, mps")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, mps; ndif: a hub model on NDIF")
 
 
 # --------------------------------------------------------------------------------------------- commands
@@ -277,13 +277,16 @@ def _session(options: argparse.Namespace) -> Session:
 
 
 def _model(session: Session, options: argparse.Namespace) -> LoadedModel:
-    return session.load(
+    model = session.load(
         options.model,
         backend=options.backend,
         revision=options.revision,
         dtype=options.dtype,
         device=options.device,
     )
+    if model.card.device == "ndif":
+        print(f"attnviz: {model.name} {model.card.notes[0]}", file=sys.stderr)
+    return model
 
 
 def _params(texts: Sequence[str]) -> dict[str, str]:

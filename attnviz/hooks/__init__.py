@@ -18,7 +18,7 @@ from attnviz.errors import (
     Unavailable,
     UnknownName,
 )
-from attnviz.hooks.contracts import AnalysisRequest, Differentiable, Estimating, Message, Model, ReadsNumbers
+from attnviz.hooks.contracts import AnalysisRequest, Differentiable, Estimating, GivesMaps, Message, Model, ReadsNumbers
 from attnviz.hooks.descriptors import (
     CAPABILITIES,
     Analysis,
@@ -80,6 +80,7 @@ __all__ = [
     "Finding",
     "Floats",
     "Format",
+    "GivesMaps",
     "HeadScores",
     "Ints",
     "LayerCapture",

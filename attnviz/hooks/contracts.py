@@ -9,7 +9,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from attnviz.errors import BadInput
+from attnviz.errors import BadInput, Unavailable
 from attnviz.types import Estimate, LensTable, LiveRow, ModelCard, Run, Sampling, Tokens, Trace, Want
 
 Message = Mapping[str, str]
@@ -90,6 +90,19 @@ class Estimating(Protocol):
 
 
 @runtime_checkable
+class GivesMaps(Protocol):
+    """A model that can be asked for one map again, where the maps of a run are too large to travel with its trace."""
+
+    def attention_map(self, tokens: Tokens, layer: int, head: int) -> NDArray[np.float32]:
+        """[Q, K] pattern of one head.
+
+        Raises:
+            BadInput: no such layer or head.
+            Unavailable: even one map is too large.
+        """
+
+
+@runtime_checkable
 class ReadsNumbers(Protocol):
     """A model that reads numbers instead of text: pixels, sound, sensors."""
 
@@ -152,5 +165,17 @@ class AnalysisRequest:
         return self.captured
 
     def attention(self, layer: int, head: int, rows: slice | None = None) -> NDArray[np.float32]:
-        """Pattern of one head, float32 [query, key]. Raises BadInput for an unknown layer or head."""
-        return self.trace.attention(layer, head, rows)
+        """Pattern of one head, float32 [query, key]; asked of the model where the trace keeps no maps (see GivesMaps).
+
+        Raises:
+            BadInput: an unknown layer or head.
+            Unavailable: there are no maps, and the model cannot give one.
+        """
+        try:
+            return self.trace.attention(layer, head, rows)
+        except Unavailable:
+            ask = getattr(self.model, "attention_map", None)
+            if ask is None:
+                raise
+            pattern: NDArray[np.float32] = ask(self.tokens, layer, head)
+            return pattern[rows or slice(None)]

@@ -74,11 +74,11 @@ def test_samples_follow_the_tempered_nucleus():
     """Logits ln(8, 4, 2, 1, 1) at temperature 1: p = .5 .25 .125 .0625 .0625; the nucleus of 0.7 is the first two."""
     import torch
 
-    from attnviz.plugins.backends.generation import _Choice
+    from attnviz.plugins.backends.generation import _Choice, nucleus
 
     scores = torch.log(torch.tensor([[8.0, 4.0, 2.0, 1.0, 1.0]]))
     choice = _Choice.of(Sampling(1, 1.0, 0.7, seed=1), torch.device("cpu"))
-    np.testing.assert_allclose(choice._nucleus(scores.softmax(-1))[0], [0.5, 0.25, 0, 0, 0], atol=1e-6)
+    np.testing.assert_allclose(nucleus(scores.softmax(-1), 0.7)[0], [0.5, 0.25, 0, 0, 0], atol=1e-6)
     draws = [int(choice(torch.tensor([[0]]), scores).argmax()) for _ in range(3000)]
     assert set(draws) == {0, 1}
     assert abs(np.mean(draws) - 1 / 3) < 0.03  # 3.5 standard deviations

@@ -61,10 +61,10 @@ def test_refusals_are_those_of_hf(tmp_path, model_folder):
         nnsight.load(ModelSpec(str(model_folder("gpt2")), device="gpu"))
 
 
-def test_ndif_is_refused_in_words():
-    spec = ModelSpec("some-org/some-model", device="ndif")
-    assert "does not run models on NDIF" in str(nnsight.handles(spec))
-    with pytest.raises(ModelError, match="does not run models on NDIF"):
+def test_the_device_ndif_takes_hub_models_only(model_folder):
+    assert nnsight.handles(ModelSpec("some-org/some-model", device="ndif")) is None
+    spec = ModelSpec(str(model_folder("gpt2")), device="ndif")
+    with pytest.raises(ModelError, match="Cannot load the model: NDIF runs models of the Hugging Face hub"):
         nnsight.load(spec)
 
 

@@ -33,8 +33,12 @@ def run(request: AnalysisRequest) -> AttentionPattern:
     layer, head = _selection(trace, request.params["layer"], request.params["head"])
     chosen = _chosen(trace, layer, head)
     every, shares = _every(request, left_out) if request.params["all_heads"] else (None, None)
-    raw, share = _mean_pattern(trace, chosen, ())
-    weights = _mean_pattern(trace, chosen, left_out)[0] if left_out else raw
+    if len(chosen) == 1:
+        raw, share = _one_pattern(request, *chosen[0])
+        weights = without_sinks(raw, left_out) if left_out else raw
+    else:
+        raw, share = _mean_pattern(trace, chosen, ())
+        weights = _mean_pattern(trace, chosen, left_out)[0] if left_out else raw
     return AttentionPattern(
         weights=weights,
         layer=layer,
@@ -74,6 +78,18 @@ def _chosen(trace: Trace, layer: int | str, head: int | str) -> list[Head]:
             raise BadInput(f"Unknown head {head}. Layer {index} has heads 0 to {count - 1}.")
         chosen += [(index, h) for h in (range(count) if head == "mean" else [int(head)])]
     return chosen
+
+
+def _one_pattern(
+    request: AnalysisRequest, layer: int, head: int
+) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
+    """[Q, K] pattern and [Q] share of its learned sink; asked of the model where the trace keeps no maps."""
+    capture = request.trace.layer(layer)
+    if "q" not in capture.absent:
+        return capture.pattern_and_share(head)
+    pattern = request.attention(layer, head)
+    rest = 1 - pattern.sum(axis=-1, dtype=np.float64)
+    return pattern, None if capture.sinks is None else rest.astype(np.float32)
 
 
 def _mean_pattern(

@@ -144,7 +144,7 @@ class AttentionCollector:
         if scores.visible is not None:
             visible = self._visible.setdefault(id(scores.visible), scores.visible.cpu().numpy())
         queries, keys = scores.query.shape[1], scores.key.shape[1]
-        allowed, seen_by = _visible_counts(queries, keys, scores.causal, visible)
+        allowed, seen_by = visible_counts(queries, keys, scores.causal, visible)
         absent = {**values.pop("absent", {}), **({"q": self.without} if self.without else {})}
         q, k = self._queries_and_keys(scores)
         return LayerCapture(
@@ -203,7 +203,7 @@ def _read_mask(mask: torch.Tensor) -> _Mask:
     return _Mask(causal, None if full else visible, bias)
 
 
-def _visible_counts(
+def visible_counts(
     queries: int, keys: int, causal: bool, visible: np.ndarray[Any, Any] | None
 ) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
     """n(q) for every query, and for every key the number of queries that may see it."""
@@ -243,7 +243,7 @@ def capture_map(
     visible = (weights > 0).any(dim=0).cpu().numpy()
     queries, keys = weights.shape[1:]
     full = np.tril(np.ones((queries, keys), bool)) if causal else np.ones((queries, keys), bool)
-    allowed, seen_by = _visible_counts(queries, keys, causal, visible)
+    allowed, seen_by = visible_counts(queries, keys, causal, visible)
     return LayerCapture(
         q=None,
         k=None,

@@ -54,16 +54,18 @@ def generate_ids(
 ) -> list[int]:
     """New ids, the end token included if it came. `runner` None = the module itself."""
     import torch
+    from transformers import GenerationConfig
 
     if cancelled is not None and cancelled():
         return []
     ids = torch.tensor(tokens.ids[None].copy(), dtype=torch.long, device=input_device(module))
     received = _Stream(on_token, rows, len(tokens))
+    settings = generation_settings(module, tokenizer, sampling.max_new_tokens)
     with torch.inference_mode(), rows.listener.listening() if rows else nullcontext():
         output = (runner or module).generate(
             input_ids=ids,
             attention_mask=torch.ones_like(ids),
-            generation_config=_settings(module, tokenizer, sampling),
+            generation_config=GenerationConfig(**settings),
             logits_processor=[_Choice.of(sampling, ids.device)],
             stopping_criteria=[_Cancelled(cancelled), *_Complete.of(sampling, tokens, tokenizer)],
             streamer=received,
@@ -93,23 +95,21 @@ def end_ids(module: torch.nn.Module, tokenizer: Any) -> list[int]:
     return sorted({int(i) for i in ids if i is not None})
 
 
-def _settings(module: torch.nn.Module, tokenizer: Any, sampling: Sampling) -> Any:
-    """Every setting is given here, so that none comes from the model's own files."""
-    from transformers import GenerationConfig
-
+def generation_settings(module: torch.nn.Module, tokenizer: Any, max_new_tokens: int) -> dict[str, Any]:
+    """Arguments of GenerationConfig. Every setting is given, so that none comes from the model's own files."""
     ends = end_ids(module, tokenizer)
     pad = getattr(tokenizer, "pad_token_id", None)
-    return GenerationConfig(
-        max_new_tokens=sampling.max_new_tokens,
-        do_sample=False,  # _Choice has chosen by then
-        num_beams=1,
-        eos_token_id=ends or None,
-        pad_token_id=pad if pad is not None else (ends[0] if ends else 0),
-        repetition_penalty=1.0,
-        use_cache=True,
-        cache_implementation="dynamic" if _names_a_cache(module) else None,
-        return_dict_in_generate=False,
-    )
+    return {
+        "max_new_tokens": max_new_tokens,
+        "do_sample": False,  # _Choice has chosen by then
+        "num_beams": 1,
+        "eos_token_id": ends or None,
+        "pad_token_id": pad if pad is not None else (ends[0] if ends else 0),
+        "repetition_penalty": 1.0,
+        "use_cache": True,
+        "cache_implementation": "dynamic" if _names_a_cache(module) else None,
+        "return_dict_in_generate": False,
+    }
 
 
 def _names_a_cache(module: torch.nn.Module) -> bool:
@@ -215,25 +215,35 @@ class _Choice:
         return cls(sampling, generator)
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        import torch
+        sampling = self.sampling
+        return choose(
+            input_ids, scores, sampling.temperature, sampling.top_p, sampling.repetition_penalty, self.generator
+        )
 
-        logits = scores.float()
-        penalty = self.sampling.repetition_penalty
-        if penalty != 1.0:
-            seen = torch.gather(logits, 1, input_ids)
-            logits = logits.scatter(1, input_ids, torch.where(seen < 0, seen * penalty, seen / penalty))
-        if self.sampling.temperature == 0:
-            return logits
-        probabilities = self._nucleus(torch.softmax(logits / self.sampling.temperature, dim=-1))
-        drawn = torch.multinomial(probabilities.to(self.generator.device), 1, generator=self.generator)
-        only = torch.full_like(logits, float("-inf"))
-        return only.scatter(1, drawn.to(logits.device), 0.0)
 
-    def _nucleus(self, probabilities: torch.Tensor) -> torch.Tensor:
-        """The fewest most probable tokens that hold at least top_p together; the first always stays."""
-        if self.sampling.top_p >= 1:
-            return probabilities
-        ordered, order = probabilities.sort(dim=-1, descending=True, stable=True)
-        before = ordered.cumsum(dim=-1) - ordered  # mass of the more probable ones
-        ordered = ordered.masked_fill(before >= self.sampling.top_p, 0)
-        return probabilities.scatter(1, order, ordered)
+def choose(
+    input_ids: torch.Tensor, scores: torch.Tensor, temperature: float, top_p: float, penalty: float, generator: Any
+) -> torch.Tensor:
+    """[1, V] logits that leave one id to greedy decoding; see _Choice. Also runs on NDIF: see remote_code.py."""
+    import torch
+
+    logits = scores.float()
+    if penalty != 1.0:
+        seen = torch.gather(logits, 1, input_ids)
+        logits = logits.scatter(1, input_ids, torch.where(seen < 0, seen * penalty, seen / penalty))
+    if temperature == 0:
+        return logits
+    probabilities = nucleus(torch.softmax(logits / temperature, dim=-1), top_p)
+    drawn = torch.multinomial(probabilities.to(generator.device), 1, generator=generator)
+    only = torch.full_like(logits, float("-inf"))
+    return only.scatter(1, drawn.to(logits.device), 0.0)
+
+
+def nucleus(probabilities: torch.Tensor, top_p: float) -> torch.Tensor:
+    """The fewest most probable tokens that hold at least top_p together; the first always stays."""
+    if top_p >= 1:
+        return probabilities
+    ordered, order = probabilities.sort(dim=-1, descending=True, stable=True)
+    before = ordered.cumsum(dim=-1) - ordered  # mass of the more probable ones
+    ordered = ordered.masked_fill(before >= top_p, 0)
+    return probabilities.scatter(1, order, ordered)

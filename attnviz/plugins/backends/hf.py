@@ -16,6 +16,8 @@ def attnviz_backends() -> list[Backend]:
 
 def handles(spec: ModelSpec) -> str | None:
     """None if this backend can load `spec`, else why not. Reads no weights and imports no framework."""
+    if spec.device == "ndif":
+        return "the device ndif belongs to backend nnsight"
     for package in ("torch", "transformers"):
         if importlib.util.find_spec(package) is None:
             return f"{package} is not installed: pip install {package}"

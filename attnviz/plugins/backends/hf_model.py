@@ -63,7 +63,7 @@ def load(spec: ModelSpec) -> HuggingFaceModel:
     attention_function.register()
     loaded = load_model(spec)
     with quiet():  # families that lack something say so in warnings; the card says it in words
-        route = choose_route(loaded.module, _vocabulary(loaded))
+        route = choose_route(loaded.module, vocabulary_of(loaded))
         if route.name == "eager":
             watch_maps(loaded.module)
         readout = _readout(loaded)
@@ -85,7 +85,7 @@ def _pace(model: HuggingFaceModel) -> Pace | None:
 def _readout(loaded: Loaded) -> Readout | Unavailable:
     """The readout, its modules watched; or why there is none."""
     try:
-        found = find_readout(loaded.module, _vocabulary(loaded))
+        found = find_readout(loaded.module, vocabulary_of(loaded))
     except Unavailable as reason:
         return reason
     watch([*found.blocks, *found.attention])
@@ -272,11 +272,12 @@ def _precision(captured: dict[int, LayerCapture], level: Level) -> str:
 # --------------------------------------------------------------------------------------------- card
 
 
-def _vocabulary(loaded: Loaded) -> int:
+def vocabulary_of(loaded: Loaded) -> int:
+    """Ids the model takes."""
     return int(loaded.module.get_input_embeddings().weight.shape[0])
 
 
-def _positions(loaded: Loaded) -> int | None:
+def positions_of(loaded: Loaded) -> int | None:
     """Most tokens the model takes. Where positions are counted from the padding id on, those are not for use."""
     import torch
 
@@ -311,8 +312,8 @@ def _card(loaded: Loaded, route: Route, readout: Readout | Unavailable) -> Model
         name=loaded.name,
         architecture=name,
         layers=route.cards,
-        vocabulary=_vocabulary(loaded),
-        positions=_positions(loaded),
+        vocabulary=vocabulary_of(loaded),
+        positions=positions_of(loaded),
         dtype=str(parameter.dtype).removeprefix("torch."),
         device=str(parameter.device),
         parameters=sum(p.numel() for p in module.parameters()),

@@ -7,9 +7,9 @@ so the model's own row is at hand for every divergence and [sites, positions, vo
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -49,26 +49,27 @@ def lens_table(
     """
     import torch
 
-    _check_request(tokens, positions, top_k, targets, sites)
+    check_request(tokens, positions, top_k, targets, sites)
     sublayers = sites == "sublayers"
     names, states, logits = site_states(readout, module, tokens.ids, positions, sublayers=sublayers, runner=runner)
     vocabulary = logits.shape[1]
-    _check_vocabulary(top_k, targets, vocabulary)
-    columns = _Columns(len(names), len(positions), min(max(top_k, _STAYS), vocabulary))
+    check_vocabulary(top_k, targets, vocabulary)
+    columns = Columns(len(names), len(positions), kept_tokens(top_k, vocabulary))
     wanted = torch.tensor(list(targets), dtype=torch.long, device=logits.device)
-    step = max(1, _ROWS // len(names))
+    step = positions_at_once(len(names))
     with torch.inference_mode():
         for start in range(0, len(positions), step):
             chunk = slice(start, min(start + step, len(positions)))
             part = states[:, chunk]  # [N, p, d]
             raw = readout.logits(part.reshape(-1, part.shape[-1])).view(*part.shape[:2], vocabulary)
-            columns.fill(chunk, raw, logits[chunk], wanted[chunk])
+            columns.fill(chunk, lens_numbers(raw, logits[chunk], wanted[chunk], columns.kept))
     dtype = str(next(module.parameters()).dtype)
     table = columns.table((*names[:-1], "model"), positions, top_k, targets, label, dtype)
     return table if causal else replace(table, info=(*table.info, "position p shows the guess for token p itself"))
 
 
-def _check_request(tokens: Tokens, positions: Sequence[int], top_k: int, targets: Sequence[int], sites: str) -> None:
+def check_request(tokens: Tokens, positions: Sequence[int], top_k: int, targets: Sequence[int], sites: str) -> None:
+    """Raises BadInput: positions, top_k, targets or sites that do not fit the run."""
     if sites not in _SITES:
         raise UnknownName("sites", sites, _SITES)
     if not positions:
@@ -82,7 +83,8 @@ def _check_request(tokens: Tokens, positions: Sequence[int], top_k: int, targets
         raise BadInput(f"Logit lens: top_k must be at least 1, got {top_k}.")
 
 
-def _check_vocabulary(top_k: int, targets: Sequence[int], vocabulary: int) -> None:
+def check_vocabulary(top_k: int, targets: Sequence[int], vocabulary: int) -> None:
+    """Raises BadInput: more tokens than there are, or targets that are none."""
     if top_k > vocabulary:
         raise BadInput(f"Logit lens: top_k {top_k} is more than the {vocabulary} tokens of the vocabulary.")
     for target in targets:
@@ -92,10 +94,21 @@ def _check_vocabulary(top_k: int, targets: Sequence[int], vocabulary: int) -> No
             )
 
 
-class _Columns:
+def kept_tokens(top_k: int, vocabulary: int) -> int:
+    """Tokens kept of a cell, so that it can be said where the answer settles."""
+    return min(max(top_k, _STAYS), vocabulary)
+
+
+def positions_at_once(sites: int) -> int:
+    """Positions worked on at a time."""
+    return max(1, _ROWS // sites)
+
+
+class Columns:
     """The arrays of a LensTable while they fill up. The last site is the model itself."""
 
     def __init__(self, sites: int, positions: int, kept: int) -> None:
+        self.kept = kept
         self.ids = np.empty((sites, positions, kept), np.int64)
         self.logprobs = np.empty((sites, positions, kept), np.float32)
         names = ("entropy", "kl_model_lens", "kl_lens_model", "jensen_shannon", "total_variation", "target_logprob")
@@ -104,39 +117,15 @@ class _Columns:
         self.max_abs_diff = 0.0
         self.kl = 0.0
 
-    def fill(self, chunk: slice, raw: torch.Tensor, model: torch.Tensor, targets: torch.Tensor) -> None:
-        """raw [N, p, V] logits of the lens, whose last site becomes model [p, V] once it is compared; targets [p]."""
-        import torch
-
-        nats = math.log(2)
-        reference = torch.log_softmax(model, dim=-1)  # [p, V]
-        own = reference.exp()
-        self.max_abs_diff = max(self.max_abs_diff, float((raw[-1] - model).abs().max()))
-        last = torch.log_softmax(raw[-1], dim=-1)
-        self.kl = max(self.kl, float((own * (reference - last)).sum(-1).clamp_min(0).max()) / nats)
-        raw[-1] = model
-        self._follow(chunk, raw, targets)
-        for site, logits in enumerate(raw):
-            logprobs = torch.log_softmax(logits, dim=-1)
-            top = logprobs.topk(self.ids.shape[2], dim=-1)
-            self.ids[site, chunk] = top.indices.cpu().numpy()
-            self.logprobs[site, chunk] = top.values.cpu().numpy()
-            values = {
-                "entropy": -(logprobs.exp() * logprobs).sum(-1) / nats,
-                "target_logprob": _at(logprobs, targets),
-            }
-            if site < len(raw) - 1:  # the model's divergence from itself stays exactly 0
-                values |= _divergences(own, reference, logprobs)
-            for name, value in values.items():
-                self.floats[name][site, chunk] = value.cpu().numpy()
-
-    def _follow(self, chunk: slice, logits: torch.Tensor, targets: torch.Tensor) -> None:
-        """Exact rank of each target: how many tokens have a higher logit; -1 without a target."""
-        import torch
-
-        held = torch.gather(logits, 2, targets.clamp_min(0)[None, :, None].expand(len(logits), -1, 1))
-        above = (logits > held).sum(-1)  # [N, p]
-        self.ranks[:, chunk] = torch.where(targets[None] < 0, -1, above).cpu().numpy()
+    def fill(self, chunk: slice, numbers: Mapping[str, Any]) -> None:
+        """What `lens_numbers` gave for the positions `chunk`; arrays or tensors."""
+        self.max_abs_diff = max(self.max_abs_diff, float(numbers["max_abs_diff"]))
+        self.kl = max(self.kl, float(numbers["kl"]))
+        self.ids[:, chunk] = numbers["ids"].cpu().numpy()
+        self.logprobs[:, chunk] = numbers["logprobs"].cpu().numpy()
+        self.ranks[:, chunk] = numbers["ranks"].cpu().numpy()
+        for name, values in self.floats.items():
+            values[:, chunk] = numbers[name].cpu().numpy()
 
     def table(
         self,
@@ -168,6 +157,51 @@ class _Columns:
             warnings=warnings,
             **self.floats,
         )
+
+
+def lens_numbers(raw: torch.Tensor, model: torch.Tensor, targets: torch.Tensor, kept: int) -> dict[str, Any]:
+    """All that is kept of a few positions with all their sites. Also runs on NDIF: see remote_code.py.
+
+    raw [N, p, V] logits of the lens, whose last site becomes model [p, V] once it is compared; targets [p], -1 = none.
+    ids, logprobs [N, p, kept]; ranks and the names of LensTable [N, p]; max_abs_diff and kl of the last site.
+    """
+    import torch
+
+    nats = math.log(2)
+    reference = torch.log_softmax(model, dim=-1)  # [p, V]
+    own = reference.exp()
+    apart = (raw[-1] - model).abs().max()
+    last = torch.log_softmax(raw[-1], dim=-1)
+    kl = (own * (reference - last)).sum(-1).clamp_min(0).max() / nats
+    raw[-1] = model
+    ranks = _ranks(raw, targets)
+    sites = []
+    for site, logits in enumerate(raw):
+        logprobs = torch.log_softmax(logits, dim=-1)
+        top = logprobs.topk(kept, dim=-1)
+        nothing = torch.zeros_like(top.values[:, 0])
+        values = {
+            "ids": top.indices,
+            "logprobs": top.values,
+            "entropy": -(logprobs.exp() * logprobs).sum(-1) / nats,
+            "target_logprob": _at(logprobs, targets),
+        }
+        if site < len(raw) - 1:
+            values |= _divergences(own, reference, logprobs)
+        else:  # the model's divergence from itself is exactly 0
+            values |= dict.fromkeys(("kl_model_lens", "kl_lens_model", "jensen_shannon", "total_variation"), nothing)
+        sites.append(values)
+    stacked = {name: torch.stack([values[name] for values in sites]) for name in sites[0]}
+    return {**stacked, "ranks": ranks, "max_abs_diff": float(apart), "kl": float(kl)}
+
+
+def _ranks(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """[N, p] exact rank of each target: how many tokens have a higher logit; -1 without a target."""
+    import torch
+
+    held = torch.gather(logits, 2, targets.clamp_min(0)[None, :, None].expand(len(logits), -1, 1))
+    above = (logits > held).sum(-1)
+    return torch.where(targets[None] < 0, -1, above)
 
 
 def _divergences(own: torch.Tensor, reference: torch.Tensor, logprobs: torch.Tensor) -> dict[str, torch.Tensor]:

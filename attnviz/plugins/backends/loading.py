@@ -63,6 +63,36 @@ def not_loadable(spec: ModelSpec) -> str | None:
     return None
 
 
+def load_description(spec: ModelSpec) -> tuple[Any, Any, Any]:
+    """Configuration, tokenizer, and settings of generation (or None) of a hub model whose weights stay where they are.
+
+    Raises:
+        ModelError: files that are missing or broken.
+    """
+    with quiet():
+        source = _source(spec)
+        config = _read_part(spec, "configuration", lambda: _config(source))
+        tokenizer = _read_part(spec, "tokenizer", lambda: _tokenizer(source))
+        return config, tokenizer, _read_part(spec, "settings of generation", lambda: _generation(source))
+
+
+def _generation(source: _Source) -> Any:
+    """None for a model that names none."""
+    from transformers import GenerationConfig
+
+    try:
+        return GenerationConfig.from_pretrained(source.name, **source.options)
+    except OSError:
+        return None
+
+
+def is_causal_language_model(config: Any) -> bool:
+    """Whether the checkpoint was written from a model that continues a text."""
+    import transformers
+
+    return _model_class(config) is transformers.AutoModelForCausalLM
+
+
 def load_model(spec: ModelSpec) -> Loaded:
     """Loads what `spec` names, with safetensors weights only and without code from the model's files.
 

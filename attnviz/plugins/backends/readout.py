@@ -44,14 +44,19 @@ class Readout:
 
     def logits(self, states: torch.Tensor) -> torch.Tensor:
         """[n, d] residual stream -> [n, V] float32 logits."""
-        for module in self.chain:
-            states = module(states)
-        states = states.float()
-        if self.scale != 1.0:
-            states = states * self.scale
-        if self.softcap is not None:
-            states = self.softcap * (states / self.softcap).tanh()
-        return states
+        return read_logits(states, self.chain, self.scale, self.softcap)
+
+
+def read_logits(states: torch.Tensor, chain: Sequence[Change], scale: float, softcap: float | None) -> torch.Tensor:
+    """[n, d] residual stream -> [n, V] float32 logits. Also runs on NDIF: see remote_code.py."""
+    for part in chain:
+        states = part(states)
+    states = states.float()
+    if scale != 1.0:
+        states = states * scale
+    if softcap is not None:
+        states = softcap * (states / softcap).tanh()
+    return states
 
 
 def find_readout(module: torch.nn.Module, vocabulary: int) -> Readout:
@@ -72,7 +77,7 @@ def find_readout(module: torch.nn.Module, vocabulary: int) -> Readout:
     logits = logits_of(output)
     if logits is None or logits.ndim != 2 or logits.shape[-1] < 2 or logits.shape[0] != len(ids):
         raise Unavailable(f"{name} has no output over a vocabulary: it is not a language model.")
-    chain, last, raw = _chain(name, passages, blocks[-1], logits.shape)
+    chain, last, raw = find_chain(name, passages, blocks[-1], logits.shape)
     scale, softcap = _scale(config, raw, logits)
     multiplier = float(getattr(config, "residual_multiplier", None) or 1.0)  # Granite
     added = _attention(passages, blocks, multiplier)
@@ -81,23 +86,34 @@ def find_readout(module: torch.nn.Module, vocabulary: int) -> Readout:
     return found
 
 
-def _first(passages: Sequence[Passage], module: torch.nn.Module) -> Passage:
+def first_passage(passages: Sequence[Passage], module: torch.nn.Module) -> Passage:
+    """The first pass through `module`. Raises Unavailable if there was none."""
     for passage in passages:
         if passage.module is module:
             return passage
     raise Unavailable(f"Block {type(module).__name__} was not called in a forward pass.")
 
 
-def _chain(
-    name: str, passages: Sequence[Passage], last: torch.nn.Module, shape: torch.Size
+def find_chain(
+    name: str,
+    passages: Sequence[Passage],
+    last: torch.nn.Module,
+    shape: torch.Size,
+    *,
+    same: Callable[[torch.Tensor, torch.Tensor], bool] | None = None,
 ) -> tuple[list[torch.nn.Module], torch.Tensor, torch.Tensor]:
     """Modules that carry the last block's output to raw logits of `shape`, each fed with what the one before returned.
 
+    `same` tells whether a module was given what another returned; None = the numbers are equal.
     Returns them with the last block's output and the raw logits.
+
+    Raises:
+        Unavailable: there is no such way.
     """
     import torch
 
-    block = _first(passages, last)
+    same = same or torch.equal
+    block = first_passage(passages, last)
     if block.outside is None:
         raise Unavailable(f"{name}: its last block returned no tensor.")
     start = next(i for i, p in enumerate(passages) if p is block)
@@ -107,7 +123,7 @@ def _chain(
         for index, taken in enumerate(later):
             if taken.inside is None or taken.outside is None or taken.inside.shape != state.shape:
                 continue
-            if torch.equal(taken.inside, state):
+            if same(taken.inside, state):
                 found = search(taken.outside, later[index + 1 :])
                 if found is not None:
                     return [taken.module, *found[0]], found[1]
@@ -157,15 +173,17 @@ def _attention(
     passages: Sequence[Passage], blocks: Sequence[torch.nn.Module], multiplier: float
 ) -> list[torch.nn.Module]:
     """Of each block the module whose output is added to the residual stream before the MLP's; [] if there is none."""
-    found = [_added_first(passages, block, multiplier) for block in blocks]
+    found = [_addedfirst_passage(passages, block, multiplier) for block in blocks]
     return [module for module in found if module is not None] if None not in found else []
 
 
-def _added_first(passages: Sequence[Passage], block: torch.nn.Module, multiplier: float) -> torch.nn.Module | None:
+def _addedfirst_passage(
+    passages: Sequence[Passage], block: torch.nn.Module, multiplier: float
+) -> torch.nn.Module | None:
     """Found by trying: block input + multiplier · (first + second) = block output."""
     import torch
 
-    whole = _first(passages, block)
+    whole = first_passage(passages, block)
     if whole.inside is None or whole.outside is None:
         return None
     change = (whole.outside - whole.inside) / multiplier
@@ -214,12 +232,12 @@ def site_states(
     added = readout.attention if sublayers else ()
     with recording([*readout.blocks, *added], keep) as passages:
         output = run_forward(runner or module, model_inputs(module, ids, logits_at=positions))
-    names, states = ["embedding"], [_kept(_first(passages, readout.blocks[0]).inside)]
+    names, states = ["embedding"], [_kept(first_passage(passages, readout.blocks[0]).inside)]
     for index, block in enumerate(readout.blocks):
-        whole = _first(passages, block)
+        whole = first_passage(passages, block)
         if sublayers:
             names.append(f"attention {index}")
-            change = _kept(_first(passages, added[index]).outside) * readout.multiplier
+            change = _kept(first_passage(passages, added[index]).outside) * readout.multiplier
             states.append(_kept(whole.inside) + change)
         names.append(f"block {index}")
         states.append(_kept(whole.outside))

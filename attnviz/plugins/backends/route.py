@@ -175,7 +175,7 @@ def _layer_of_calls(module: torch.nn.Module, modules: list[torch.nn.Module], cou
     return list(range(len(modules)))  # one module called again and again, or no list of blocks
 
 
-def _kinds(module: torch.nn.Module, count: int) -> list[str]:
+def layer_kinds(module: torch.nn.Module, count: int) -> list[str]:
     """Kind of each block, as far as its configuration says."""
     config = module.config.get_text_config()
     types = getattr(config, "layer_types", None) or getattr(config, "attention_layers", None) or []  # or: GPT-Neo
@@ -184,7 +184,13 @@ def _kinds(module: torch.nn.Module, count: int) -> list[str]:
     return kinds if len(kinds) == count else ["full"] * count
 
 
-def _without_attention(kinds: list[str], with_attention: set[int]) -> dict[int, str]:
+def expert_count(config: Any) -> int | None:
+    """Experts of each layer, as the configuration names them; None where there are none."""
+    return next((n for name in _EXPERTS if (n := getattr(config, name, None))), None)
+
+
+def layers_without_attention(kinds: list[str], with_attention: set[int]) -> dict[int, str]:
+    """Layer -> why it has no attention."""
     return {
         index: f"its kind is {kind} attention, which has no map." if kind == "linear" else "it has no attention module."
         for index, kind in enumerate(kinds)
@@ -195,10 +201,10 @@ def _without_attention(kinds: list[str], with_attention: set[int]) -> dict[int, 
 def _interface_route(module: torch.nn.Module, look: _Look, eager: _Look | None, count: int) -> Route:
     layers = _layer_of_calls(module, [call.module for _, call in look.calls], count)
     total = max([count, *(index + 1 for index in layers)])
-    kinds = _kinds(module, total)
-    missing = _without_attention(kinds, set(layers))
+    kinds = layer_kinds(module, total)
+    missing = layers_without_attention(kinds, set(layers))
     config = module.config.get_text_config()
-    experts = next((n for name in _EXPERTS if (n := getattr(config, name, None))), None)
+    experts = expert_count(config)
     cards = [LayerCard(i, kinds[i] if kinds[i] == "linear" else "none", 0, 0) for i in range(total)]
     for index, capture, (_, call) in zip(layers, look.captures, look.calls, strict=True):
         window = call.window or (getattr(call.module, "sliding_window", None) if kinds[index] == "sliding" else None)
@@ -233,11 +239,11 @@ def _kv_heads(capture: LayerCapture) -> int:
 
 
 def _eager_route(module: torch.nn.Module, eager: _Look, count: int, refused: str) -> Route:
-    kinds = _kinds(module, count)
+    kinds = layer_kinds(module, count)
     attending = [i for i, kind in enumerate(kinds) if kind != "linear"]
     layers = tuple(attending if len(attending) == len(eager.maps) else range(len(eager.maps)))
     total = max([count, *(index + 1 for index in layers)])
-    kinds = _kinds(module, total)
+    kinds = layer_kinds(module, total)
     cards = [LayerCard(i, "linear" if kinds[i] == "linear" else "none", 0, 0) for i in range(total)]
     config = module.config.get_text_config()
     width = getattr(config, "sliding_window", None) or getattr(config, "window_size", None)
@@ -248,7 +254,7 @@ def _eager_route(module: torch.nn.Module, eager: _Look, count: int, refused: str
         name="eager",
         reason=f"transformers' eager maps, because {refused}",
         cards=tuple(cards),
-        missing=_without_attention(kinds, set(layers)),
+        missing=layers_without_attention(kinds, set(layers)),
         causal=all(not np.triu(weights, 1).any() for weights in eager.maps),
         maps=layers,
         shapes={
