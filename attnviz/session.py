@@ -522,6 +522,30 @@ class LoadedModel:
         """A run of the prompt. The forward pass happens when something first needs it."""
         return self.session.start(self, self.tokenize(text, messages=messages), category=category)
 
+    def reread(self, run: TracedRun) -> TracedRun:
+        """The text of a run of another model, prompt and answer, as a run of this one.
+
+        Where every token of the run has the same id and text here, exactly those ids are taken. Otherwise the text is
+        tokenised anew, as plain text, and the answer begins at the token that holds its first character.
+
+        Raises:
+            BadInput: a run of numbers, or of encoder and decoder; text this model cannot read.
+        """
+        tokens = run.tokens
+        if tokens.values is not None or tokens.decoder_from is not None:
+            raise BadInput("Only a plain text can be read again by another model; this run is of another kind.")
+        start = run.generated_from
+        if not self._has_tokens(tokens):
+            first = None if start is None else next((a for a, _ in tokens.offsets[start:].tolist() if a >= 0), None)
+            tokens = self.tokenize(run.text)
+            start = None if first is None else _token_at(tokens, first)
+        return self.session.start(self, tokens, generated_from=start, category=run.run.category)
+
+    def _has_tokens(self, tokens: Tokens) -> bool:
+        """Whether these ids mean the same to this model."""
+        label, pairs = self.session.model(self.spec).label, zip(tokens.ids.tolist(), tokens.labels, strict=True)
+        return all(token < self.card.vocabulary and label(token) == text for token, text in pairs)
+
     def generate(
         self,
         text: str | None = None,
@@ -638,6 +662,11 @@ class SavableFinding(Finding):
 
 
 # --------------------------------------------------------------------------------------------- small steps
+
+
+def _token_at(tokens: Tokens, character: int) -> int | None:
+    """The first token that goes beyond a character; None if none does."""
+    return next((i for i, (_, stop) in enumerate(tokens.offsets.tolist()) if stop > character), None)
 
 
 def _in_range(param: Param, value: Any, count: int, default: int) -> Any:

@@ -336,6 +336,24 @@ def test_a_run_says_why_its_answer_ended(rules, options, count, ended):
     assert (len(run.tokens) - run.generated_from, run.run.ended) == (count, ended)
 
 
+def test_another_model_reads_the_same_text_again(rules, session):
+    """The model of rules has <bos> before its bytes; the counting one has neither that nor ids over 255."""
+    counting = session.load("menu")
+    run = rules.generate("abc", max_new_tokens=2)
+    assert run.tokens.labels == ("<bos>", "a", "b", "c", "d", "e")
+    fresh = counting.reread(run)
+    assert (fresh.tokens.labels, fresh.generated_from, fresh.answer) == (tuple("abcde"), 3, "de")
+    assert fresh.model is counting
+    run = counting.generate("ab", max_new_tokens=1)
+    same = rules.reread(run)  # every id means the same there
+    assert (same.tokens.labels, same.generated_from) == (("a", "b", "!"), 2)
+    assert np.array_equal(same.tokens.ids, run.tokens.ids)
+    assert counting.reread(rules.trace("abc")).generated_from is None
+    other = dataclasses.replace(run.run, tokens=dataclasses.replace(run.tokens, decoder_from=1))
+    with pytest.raises(BadInput, match="of another kind"):
+        rules.reread(dataclasses.replace(run, run=other))
+
+
 def test_a_cancelled_answer_is_kept_and_says_so(rules):
     heard = []
     run = rules.generate("abc", on_token=heard.append, cancelled=lambda: len(heard) == 3)
