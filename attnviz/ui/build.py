@@ -16,6 +16,7 @@ from attnviz.ui import model_tab
 from attnviz.ui import sidebar as left
 from attnviz.ui import wish as wishes
 from attnviz.ui.background import Job, error_notice, noticed
+from attnviz.ui.beside import NOTHING, Against
 from attnviz.ui.components.part import source
 from attnviz.ui.components.pieces import examples_value, status_line, token_strip
 from attnviz.ui.controls import changes
@@ -191,10 +192,12 @@ def _wire_group(page: Page, group: Group) -> list[Any]:
 
 
 def _wire_panel(page: Page, group: Group, panel: Panel) -> list[Any]:
-    controls = list(panel.controls.values())
+    own = panel.settled
+    others = [c for p in group.panels.values() if panel.comparison and p is not panel for c in p.controls.values()]
+    controls = [*own, *others]
 
     def refresh(place: Place, values: Mapping[Any, Any], run: str) -> Iterator[Updates]:
-        yield from show(page.session, panel, run, place, _values(panel, values))
+        yield from show(page.session, panel, run, place, _values(panel, values), _against(group, panel, values))
 
     handler = _with_place(page, controls, refresh)
     common: dict[str, Any] = {
@@ -205,7 +208,7 @@ def _wire_panel(page: Page, group: Group, panel: Panel) -> list[Any]:
         **PRIVATE,
     }
     made = [panel.bar.recompute(handler, **common)]
-    moved = [event for component in controls for event in changes(component)]
+    moved = [event for component in own for event in changes(component)]
     if moved:
         made.append(gr.on(moved, handler, **common))
     return made
@@ -235,7 +238,7 @@ def _gather(place: str) -> str:
 
 def _inputs(page: Page) -> list[Any]:
     menus = [group.menu for group in page.groups.values() if group.menu is not None]
-    return [*menus, page.about.counts, *(c for panel in page.panels for c in panel.controls.values())]
+    return [*menus, page.about.counts, *(c for panel in page.panels for c in panel.settled)]
 
 
 def _outputs(page: Page) -> list[Any]:
@@ -244,6 +247,13 @@ def _outputs(page: Page) -> list[Any]:
     side = page.side
     left_column = [side.notice, *side.asked, side.examples]
     return [page.run, page.strip, page.tabs, *left_column, *page.about.outputs, *menus, *panels]
+
+
+def _against(group: Group, panel: Panel, values: Mapping[Any, Any]) -> Against:
+    """What a panel is compared with, as the page has it."""
+    choice = values.get(panel.comparison.choice) if panel.comparison else ""
+    given = {name: _values(other, values) for name, other in group.panels.items() if other is not panel}
+    return Against(choice, given) if choice else NOTHING
 
 
 def _values(panel: Panel, values: Mapping[Any, Any]) -> dict[str, Any]:
@@ -365,9 +375,10 @@ def _run(
             others = {k: v for k, v in others.items() if k not in panel.outputs}
         about = model_tab.shown(page.about, run.model, values[page.about.counts])
         yield {page.run: run.id, page.strip: value, side.notice: notice, **about, **others}
-        if panel is not None:
+        if group is not None and panel is not None:
             settled = _settled(place, selection, heads, len(run.tokens))
-            yield from show(page.session, panel, run.id, settled, _values(panel, values))
+            against = _against(group, panel, values)
+            yield from show(page.session, panel, run.id, settled, _values(panel, values), against)
     except Exception as error:  # the boundary of the page
         yield {side.notice: error_notice(error)}
 

@@ -11,9 +11,9 @@ from typing import Any
 import gradio as gr
 
 from attnviz.errors import BadInput
-from attnviz.hooks import Analysis, Renderer, to_jsonable
+from attnviz.hooks import Analysis, Renderer, View, to_jsonable
 from attnviz.session import SavableFinding, Session, TracedRun
-from attnviz.ui import controls, files, views
+from attnviz.ui import beside, controls, files, views
 from attnviz.ui.background import Job, error_notice, in_words, watched
 from attnviz.ui.components import pieces
 from attnviz.ui.describe import finding_value
@@ -22,6 +22,17 @@ from attnviz.ui.python_code import reproduce
 
 Updates = dict[Any, Any]
 """component -> its new value or properties."""
+Picture = tuple[Any, Any]
+"""The component a picture is shown in, and its value."""
+
+
+@dataclass
+class Comparison:
+    """What puts another result beside the one of a panel: what is chosen, and where both are shown."""
+
+    renderer: Renderer
+    choice: gr.Dropdown
+    place: gr.HTML
 
 
 @dataclass
@@ -30,6 +41,7 @@ class Panel:
 
     controls   parameter name -> component, for those that do not follow the selection
     places     renderer name -> component its view is shown in
+    comparison where results of the analysis can be put beside others; else None
     """
 
     analysis: Analysis
@@ -40,15 +52,26 @@ class Panel:
     renderers: list[Renderer]
     controls: dict[str, Any] = field(default_factory=dict)
     places: dict[str, Any] = field(default_factory=dict)
+    comparison: Comparison | None = None
+
+    @property
+    def settled(self) -> list[Any]:
+        """Every component that decides what is shown."""
+        return [*self.controls.values(), *([self.comparison.choice] if self.comparison else [])]
+
+    @property
+    def pictures(self) -> list[Any]:
+        """Every component a picture is shown in."""
+        return [*self.places.values(), *([self.comparison.place] if self.comparison else [])]
 
     @property
     def outputs(self) -> list[Any]:
         """Every component an answer may change."""
-        return [self.notice, self.bar, self.settings, *self.places.values()]
+        return [self.notice, self.bar, self.settings, *self.pictures]
 
     def empty(self, notice: dict[str, Any] | None = None, settings: bool = True) -> Updates:
         """Nothing is shown."""
-        empty = dict.fromkeys(self.places.values())
+        empty = dict.fromkeys(self.pictures)
         return {self.bar: None, self.notice: notice, self.settings: gr.Row(visible=settings), **empty}
 
 
@@ -60,16 +83,33 @@ def build_panel(session: Session, analysis: Analysis, alone: bool, visible: bool
     server = ServerFunctions(session)
     with gr.Column(visible=visible, elem_classes="app-panel", elem_id=f"app-panel-{analysis.name}") as frame:
         bar = pieces.view_bar(analysis, alone, [server.export_file, server.python_code])
-        with gr.Row(elem_classes="app-controls", visible=bool(analysis.params)) as settings:
+        with gr.Row(elem_classes="app-controls", visible=_has_settings(analysis)) as settings:
             if linked:
                 pieces.linked(analysis.name, linked)
             made = {p.name: controls.control(p) for p in free}
+            drawing = next((r for r in renderers if r.produces == "script" and beside.comparable(analysis)), None)
+            choice = beside.chooser(session, analysis) if drawing else None
         notice = pieces.notice()
         places = {r.name: views.place_for(r, server.fetch_detail, i == 0) for i, r in enumerate(renderers)}
-    return Panel(analysis, frame, notice, bar, settings, renderers, made, places)
+        comparison = None
+        if drawing is not None and choice is not None:
+            both = beside.frame(drawing, visible=False, elem_classes="app-view")
+            comparison = Comparison(drawing, choice, both)
+    return Panel(analysis, frame, notice, bar, settings, renderers, made, places, comparison)
 
 
-def show(session: Session, panel: Panel, run_id: str, place: Place, values: Mapping[str, Any]) -> Iterator[Updates]:
+def _has_settings(analysis: Analysis) -> bool:
+    return bool(analysis.params) or beside.comparable(analysis)
+
+
+def show(
+    session: Session,
+    panel: Panel,
+    run_id: str,
+    place: Place,
+    values: Mapping[str, Any],
+    against: beside.Against = beside.NOTHING,
+) -> Iterator[Updates]:
     """Bring a panel up to date with run, selection and controls; if that fails the result of this run stays."""
     analysis = panel.analysis
     try:
@@ -83,14 +123,19 @@ def show(session: Session, panel: Panel, run_id: str, place: Place, values: Mapp
         renderer = _chosen(panel, place)
         given = _given(analysis, values)
         params = {**given, **place.linked(analysis)}
-        mark = _signature(panel, run_id, renderer, given, place)
+        mark = _signature(panel, run_id, renderer, given, place, against)
         if place.shown.get(analysis.name) == mark:
             yield {panel.notice: None}
             return
 
-        def work(job: Job) -> tuple[SavableFinding, Any]:
+        def work(job: Job) -> tuple[SavableFinding, Picture]:
             finding = session.analyze(run, analysis.name, params, job.report)
-            return finding, views.view_value(session.render(finding, renderer.name), finding)
+            if panel.comparison is not None and against.choice:
+                return finding, _compared(session, panel.comparison, run, finding, against, job)
+            return finding, (
+                panel.places[renderer.name],
+                views.view_value(session.render(finding, renderer.name), finding),
+            )
 
         steps = watched(work)
         while True:
@@ -103,6 +148,14 @@ def show(session: Session, panel: Panel, run_id: str, place: Place, values: Mapp
     except Exception as error:  # the boundary of the page: shown where it belongs, logged if it is a bug
         notice = error_notice(error)
         yield {panel.notice: notice} if shows(panel, run_id, place) else panel.empty(notice)
+
+
+def _compared(
+    session: Session, comparison: Comparison, run: TracedRun, finding: SavableFinding, against: beside.Against, job: Job
+) -> Picture:
+    other = beside.other_finding(session, run, finding, against, job)
+    both = beside.side_by_side(session, comparison.renderer, finding, other)
+    return comparison.place, views.view_value(View("script", both), finding)
 
 
 def shows(panel: Panel, run_id: str, place: Place) -> bool:
@@ -123,12 +176,14 @@ def _given(analysis: Analysis, values: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in values.items() if value is not None and value != ""}
 
 
-def _signature(panel: Panel, run_id: str, renderer: Renderer, given: Mapping[str, Any], place: Place) -> str:
+def _signature(
+    panel: Panel, run_id: str, renderer: Renderer, given: Mapping[str, Any], place: Place, against: beside.Against
+) -> str:
     """What decides whether a panel is up to date. A script view follows the selection by itself."""
     linked = place.linked(panel.analysis)
     if _follows(renderer):
         linked = {name: value for name, value in linked.items() if isinstance(value, str)}
-    text = json.dumps([run_id, renderer.name, to_jsonable(given), linked], sort_keys=True)
+    text = json.dumps([run_id, renderer.name, to_jsonable(given), linked, beside.signature(against)], sort_keys=True)
     return f"{run_id}:{hashlib.sha256(text.encode()).hexdigest()[:16]}"
 
 
@@ -141,7 +196,7 @@ def _drawn(
     panel: Panel,
     renderer: Renderer,
     finding: SavableFinding,
-    drawn: Any,
+    drawn: Picture,
     params: Mapping[str, Any],
     mark: str,
 ) -> Updates:
@@ -158,15 +213,15 @@ def _drawn(
         "suffixes": list(files.savers(session, type(finding.result))),
         "signature": mark,
     }
-    updates: Updates = {panel.notice: None, panel.bar: bar, panel.settings: gr.Row(visible=bool(panel.analysis.params))}
-    for name, component in panel.places.items():
-        chosen = name == renderer.name
-        updates[component] = _property(component, drawn, chosen)
+    updates: Updates = {
+        panel.notice: None,
+        panel.bar: bar,
+        panel.settings: gr.Row(visible=_has_settings(panel.analysis)),
+    }
+    where, value = drawn
+    for component in panel.pictures:
+        updates[component] = gr.update(value=value if component is where else None, visible=component is where)
     return updates
-
-
-def _property(component: Any, drawn: Any, chosen: bool) -> Any:
-    return gr.update(value=drawn, visible=True) if chosen else gr.update(value=None, visible=False)
 
 
 # --------------------------------------------------------------------------------------------- asked by the page

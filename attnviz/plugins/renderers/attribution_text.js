@@ -265,7 +265,6 @@ function showMatrix(on) {
 }
 
 function buildMatrix() {
-  const answer = data.generated_from === null ? -1 : SOURCES.findIndex((source) => source.index >= data.generated_from);
   heat = heatMap({
     rows: R, columns: C,
     rowLabels: TARGETS.map((target) => target.label), columnLabels: SOURCES.map((source) => source.label),
@@ -275,7 +274,7 @@ function buildMatrix() {
     onCursor: (lines) => { readout.textContent = lines.join(" · "); },
     onPick: (i) => pick("target", i),
     onZoom: (percent) => zoomer.update(percent),
-    boundary: { column: answer > 0 ? answer : null },
+    boundary: { column: data.generated_from > 0 && data.generated_from < C ? data.generated_from : null },
   });
   const zoomer = zoomControl(heat);
   zoomHome.append(zoomer.element);
@@ -335,13 +334,14 @@ function setToken(token) {  // the page's selection: a target's row, else a mark
   soon();
 }
 
-// Where the user points: the first token of the target and of the source in focus. For views beside each other.
+// Where the user points: first token of the target, or of the source, that is locked or looked at. For views beside
+// each other.
 function pointed() {
-  const { side, at } = focus();
+  const at = state.locked || state.hover;
   const token = (spans, k) => (spans[k] ? spans[k].index : null);
   return {
-    target: side === "target" ? token(TARGETS, at) : null,
-    source: side === "source" ? token(SOURCES, at) : null,
+    target: at && at.side === "target" ? token(TARGETS, at.at) : null,
+    source: at && at.side === "source" ? token(SOURCES, at.at) : null,
     row: token(TARGETS, state.row),
     locked: state.locked !== null,
   };

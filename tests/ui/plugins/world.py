@@ -7,11 +7,14 @@ import numpy as np
 
 from attnviz.hooks import (
     Analysis,
+    Attribution,
     BadInput,
     HeadScores,
     ModelEntry,
     Param,
     Renderer,
+    Segment,
+    Span,
     Table,
     TokenScores,
     View,
@@ -62,6 +65,46 @@ def labels_table(request):
     return Table(columns=("token <i>",), rows=tuple((label,) for label in request.tokens.labels))
 
 
+def pulls(request, way=None):
+    """What head 3 of layer 0, or the mean of layer 1, gives to each token; the last three tokens are targets."""
+    tokens, count, way = request.tokens, len(request.tokens), way or request.params["way"]
+    note(f"pulls {way} {request.params['factor']} {count}")
+    copies, soft = request.trace.layers[:2]
+    weights = copies.pattern(3) if way == "copies" else np.mean([soft.pattern(h) for h in range(4)], axis=0)
+    scores = weights[count - 4 : count - 1] * np.where(np.arange(count) % 2, -1, 1) * request.params["factor"]
+    spans = tuple(Span(i, i + 1, int(tokens.ids[i]), label) for i, label in enumerate(tokens.labels))
+    return Attribution(
+        method="pulls",
+        target_function="logit",
+        targets=spans[count - 3 :],
+        sources=spans,
+        scores=scores,
+        normalized=scores / np.abs(scores).sum(axis=1, keepdims=True),
+        unit="logits",
+        signed=True,
+        delta=np.zeros(3, np.float32),
+        info=("Pulls.",),
+    )
+
+
+def tugs(request):
+    return pulls(request, "mean")
+
+
+class TwoStarts(FakeModel):
+    """Begins every text with two <bos>, the second under another name: its tokens are not those of the fake model."""
+
+    def tokenize(self, prompt):
+        found = super().tokenize(prompt)
+        ids = [int(found.ids[0]), *found.ids.tolist()]
+        offsets = [(-1, -1), *(tuple(pair) for pair in found.offsets.tolist())]
+        segments = [Segment(s.role, s.start + 1, s.stop + 1) for s in found.segments]
+        return self._build(ids, offsets, found.text, segments)
+
+    def label(self, token_id):
+        return "<start>" if token_id == 256 else super().label(token_id)
+
+
 TOY = """
 root.className = "toy";
 const title = document.createElement("p"), grid = document.createElement("div");
@@ -104,14 +147,18 @@ def as_text(finding):
 
 @hookimpl
 def attnviz_backends():
-    blind = FakeModel(without=("attention",), name="blind")
+    models = {
+        "fake": FakeModel(),
+        "blind": FakeModel(without=("attention",), name="blind"),
+        "two": TwoStarts(name="two"),
+    }
     base = fake_backend()
     return [
         base.__class__(
             name="rules",
             summary="Models of rules.",
-            handles=lambda spec: None if spec.source in ("fake", "blind") else "not a model of rules.",
-            load=lambda spec: blind if spec.source == "blind" else FakeModel(),
+            handles=lambda spec: None if spec.source in models else "not a model of rules.",
+            load=lambda spec: models[spec.source],
         )
     ]
 
@@ -122,6 +169,7 @@ def attnviz_models():
     return [
         ModelEntry("fake", "Fake model", "fake", "nothing", "none", backend="rules", default=True, examples=examples),
         ModelEntry("blind", "Blind model", "blind", "nothing", "none", backend="rules"),
+        ModelEntry("two", "Two starts", "two", "nothing", "none", backend="rules"),
     ]
 
 
@@ -138,6 +186,11 @@ def attnviz_analyses():
         Analysis("broken", "Broken", "Errors", "Divides by zero.", broken, TokenScores,
                  params=(Param("divide", "bool", default=False),)),
         Analysis("refuses", "Refuses", "Errors", "Refuses.", refuses, TokenScores),
+        Analysis("pulls", "Pulls", "Pulls", "What pulls.", pulls, Attribution,
+                 params=(Param("way", "choice", "copies", choices=("copies", "mean")),
+                         Param("factor", "int", default=1, minimum=1, maximum=9))),
+        Analysis("tugs", "Tugs <b>", "Pulls", "What tugs.", tugs, Attribution,
+                 params=(Param("factor", "int", default=1, minimum=1, maximum=9),)),
         Analysis("slow", "Slow", "Slow", "Takes three seconds.", slow, Table),
     ]  # fmt: skip
 

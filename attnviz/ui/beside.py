@@ -1,0 +1,151 @@
+"""Two attributions beside each other: another method over the same run, or the same method over another model.
+
+What both methods can be asked is asked of both alike; what only the other one knows is as it stands in its own panel.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import gradio as gr
+
+from attnviz.agreement import agreement, matching
+from attnviz.errors import BadInput
+from attnviz.hooks import Analysis, Attribution, Finding, Ints, Renderer, to_jsonable
+from attnviz.session import SavableFinding, Session, TracedRun
+from attnviz.ui.background import Job
+from attnviz.ui.components.part import source
+from attnviz.ui.components.script_view import script_view
+
+ANALYSIS, MODEL = "analysis:", "model:"
+"""What a choice begins with; anything else that is typed is a model."""
+PLACES = ("first", "last")
+"""Parameters of attributions that are token positions: they are carried over to the other model's tokens."""
+
+
+@dataclass(frozen=True)
+class Against:
+    """What a panel is compared with.
+
+    choice  "" = nothing
+    given   analysis -> values of its own panel's controls
+    """
+
+    choice: str = ""
+    given: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+
+NOTHING = Against()
+
+
+def comparable(analysis: Analysis) -> bool:
+    """Whether results of this analysis can be shown beside others of their kind."""
+    return issubclass(analysis.produces, Attribution)
+
+
+def chooser(session: Session, analysis: Analysis) -> gr.Dropdown:
+    """What to compare an analysis with: other methods, the models of the menu, or a model that is typed."""
+    others = [a for a in session.registry.analyses.values() if comparable(a) and a.name != analysis.name]
+    menu = session.registry.models.values()
+    choices = [
+        ("nothing", ""),
+        *((a.title, ANALYSIS + a.name) for a in others),
+        *((f"model {e.title}", MODEL + e.name) for e in menu),
+    ]
+    return gr.Dropdown(
+        choices,
+        value="",
+        label="Compare with",
+        info="Another method, or another model on the same text: pick one, or type a hub id or a folder.",
+        allow_custom_value=True,
+        min_width=120,
+        elem_classes="app-control app-compare",
+    )
+
+
+def frame(renderer: Renderer, **options: Any) -> gr.HTML:
+    """Two views of a renderer beside each other, which point at the same things."""
+    script = f"const draw = function (root, data, host) {{\n{renderer.script}\n}};\n{source('beside.js')}"
+    style = renderer.style + source("beside.css")
+    both = dataclasses.replace(renderer, name=f"{renderer.name}_beside", script=script, style=style, detail=None)
+    return script_view(both, _no_details, **options)
+
+
+def _no_details(request: dict[str, Any]) -> dict[str, Any]:
+    return {"error": "Two views beside each other show what they were made with."}
+
+
+def other_finding(session: Session, run: TracedRun, finding: Finding, against: Against, job: Job) -> SavableFinding:
+    """The result that is put beside this one.
+
+    Raises:
+        AttnvizError: it cannot be computed, and why.
+    """
+    if against.choice.startswith(ANALYSIS):
+        name = against.choice.removeprefix(ANALYSIS)
+        other, text = session.analysis(name), run
+    else:
+        wanted = against.choice.removeprefix(MODEL).strip()
+        if not wanted:
+            raise BadInput("Compare with: expected a method or a model, got nothing.")
+        job.report(0.5, f"Loading {wanted}")
+        other, text = session.analysis(finding.analysis), session.load(wanted).reread(run)
+    return session.analyze(text, other.name, _asked(other, finding, text, against), job.report)
+
+
+def _asked(other: Analysis, finding: Finding, text: TracedRun, against: Against) -> dict[str, Any]:
+    """The parameters of the other result."""
+    own = {name: value for name, value in against.given.get(other.name, {}).items() if value not in (None, "")}
+    known = {param.name for param in other.params}
+    shared = {name: value for name, value in finding.params.items() if name in known}
+    places = matching(finding.tokens, text.tokens)
+    for name in PLACES:
+        if shared.get(name) is not None and places is not None:
+            shared[name] = _carried(name, shared[name], places)
+    return {**own, **shared}
+
+
+def _carried(name: str, token: int, places: Ints) -> int:
+    found = int(places[token]) if 0 <= token < len(places) else -1
+    if found < 0:
+        raise BadInput(f"Parameter {name}: token {token} has no counterpart in the other model's text.")
+    return found
+
+
+def side_by_side(session: Session, renderer: Renderer, left: Finding, right: Finding) -> dict[str, Any]:
+    """The data of both views, which tokens belong together, and how far the two agree."""
+    found = agreement(left, right)
+    one, two = left.result, right.result
+    assert isinstance(one, Attribution)
+    assert isinstance(two, Attribution)
+    there, back = matching(left.tokens, right.tokens), matching(right.tokens, left.tokens)
+    numbers = zip(found.targets, found.spearman.tolist(), found.kendall.tolist(), found.ranked.tolist(), strict=True)
+    return {
+        "left": _side(session, renderer, left),
+        "right": _side(session, renderer, right),
+        "there": None if there is None else there.tolist(),
+        "back": None if back is None else back.tolist(),
+        "agreement": {
+            str(one.targets[i].index): {"spearman": _number(rho), "kendall": _number(tau), "ranked": ranked}
+            for (i, _), rho, tau, ranked in numbers
+        },
+        "info": list(found.info),
+    }
+
+
+def _side(session: Session, renderer: Renderer, finding: Finding) -> dict[str, Any]:
+    return {"title": f"{finding.title} · {finding.model}", "data": session.render(finding, renderer.name).payload}
+
+
+def _number(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def signature(against: Against) -> str:
+    """What decides whether a comparison is up to date."""
+    return json.dumps([against.choice, to_jsonable(against.given)] if against.choice else [], sort_keys=True)

@@ -1,0 +1,136 @@
+"""Two attributions beside each other, in a real browser: what is pointed at in one is shown in the other."""
+
+import numpy as np
+import pytest
+
+from attnviz.agreement import agreement
+from tests.ui.browsing import open_tab, panel, wait_query
+from tests.ui.test_parts import session_over_rules
+
+pytestmark = pytest.mark.browser
+
+
+@pytest.fixture
+def pulls(page):
+    open_tab(page, "Pulls")
+    panel(page, "pulls").locator(".av-attribution[data-ready='1']").wait_for()
+    return panel(page, "pulls")
+
+
+def compare(pulls, with_):
+    """Choose what the panel is compared with, by typing and Enter."""
+    field = pulls.get_by_label("Compare with")
+    field.fill(with_)
+    field.press("Enter")
+
+
+def side(pulls, which):
+    return pulls.locator(".app-beside-view").nth(("left", "right").index(which))
+
+
+def pressed(pulls, which, strip):
+    pulls.page.wait_for_timeout(80)  # painted with the next frame
+    found = side(pulls, which).locator(f".{strip} .av-token[aria-pressed='true']")
+    return found.evaluate_all("all => all.map((e) => Number(e.dataset.index))")
+
+
+def figures(pulls):
+    return pulls.locator(".app-agreement .app-figure strong").all_inner_texts()
+
+
+def expected(other, row):
+    """ρ and τ-b of a target, and the medians."""
+    session = session_over_rules()
+    run = session.load("fake").generate(messages=[{"role": "user", "content": "one two one two"}])
+    first = session.analyze(run, "pulls", {})
+    found = agreement(first, session.analyze(run, other, {}))
+    numbers = [found.spearman[row], found.kendall[row], np.median(found.spearman), np.median(found.kendall)]
+    return [f"{number:.3f}" for number in numbers]
+
+
+def test_another_method_stands_beside_with_its_agreement(pulls):
+    compare(pulls, "Tugs <b>")
+    pulls.locator(".app-beside[data-ready='1']").wait_for()
+    assert side(pulls, "left").locator("h3").first.inner_text() == "Pulls · fake"
+    assert side(pulls, "right").locator("h3").first.inner_text() == "Tugs <b> · fake"
+    assert pulls.locator(".app-beside-view").count() == 2
+    assert figures(pulls) == expected("tugs", -1)
+    assert "matched by position" in pulls.locator(".app-beside > .app-info").inner_text()
+    side(pulls, "left").locator(".av-targets .av-token").first.hover()
+    pulls.page.wait_for_timeout(80)
+    assert figures(pulls) == expected("tugs", 0)
+
+
+def test_what_is_pointed_at_in_one_is_shown_in_the_other(pulls):
+    page = pulls.page
+    compare(pulls, "Tugs <b>")
+    pulls.locator(".app-beside[data-ready='1']").wait_for()
+    side(pulls, "left").locator(".av-sources .av-token").nth(3).hover()
+    assert pressed(pulls, "right", "av-sources") == [3]
+    side(pulls, "right").locator(".av-targets .av-token").nth(1).hover()
+    assert pressed(pulls, "left", "av-targets") == pressed(pulls, "right", "av-targets") == [1]
+    side(pulls, "right").locator(".av-sources .av-token").nth(5).click()
+    wait_query(page, token=5)
+    for which in ("left", "right"):
+        assert pressed(pulls, which, "av-sources") == [5]
+        assert side(pulls, which).locator(".av-attribution").get_attribute("data-locked") == "source"
+    page.keyboard.press("Escape")
+    for which in ("left", "right"):
+        assert side(pulls, which).locator(".av-attribution").get_attribute("data-locked") == ""
+    last = page.locator("#app-strip .app-token").count() - 1
+    page.locator("#app-strip .app-token").nth(last - 2).click()
+    assert pressed(pulls, "left", "av-targets") == pressed(pulls, "right", "av-targets") == [0]
+
+
+def test_another_model_reads_the_same_text_with_other_tokens(pulls, app):
+    page = pulls.page
+    compare(pulls, "two")
+    pulls.locator(".app-beside[data-ready='1']").wait_for()
+    assert side(pulls, "right").locator("h3").first.inner_text() == "Pulls · two"
+    assert "control tokens without characters are left out" in pulls.locator(".app-beside > .app-info").inner_text()
+    count = page.locator("#app-strip .app-token").count()
+    assert app.calls()[-1] == f"pulls copies 1 {count - 2}"  # two starts, but none of the four control tokens
+    side(pulls, "left").locator(".av-sources .av-token").nth(20).hover()
+    assert pressed(pulls, "right", "av-sources") == [19]
+    side(pulls, "right").locator(".av-sources .av-token").nth(25).click()
+    wait_query(page, token=26)
+    assert pressed(pulls, "left", "av-sources") == [26]
+    side(pulls, "right").locator(".av-sources .av-token").nth(1).click()  # <start> has no counterpart
+    assert pressed(pulls, "right", "av-sources") == [1]
+    assert pressed(pulls, "left", "av-sources") == [26]  # the mark of the page's selection
+
+
+def test_shared_controls_hold_for_both_and_nothing_brings_one_back(pulls, app):
+    compare(pulls, "Tugs <b>")
+    pulls.locator(".app-beside[data-ready='1']").wait_for()
+    factor = pulls.locator("input[type=number]")
+    factor.fill("3")
+    factor.press("Enter")
+    pulls.page.wait_for_function("window.attnviz.params('pulls').factor === 3")
+    assert [line.rsplit(" ", 1)[0] for line in app.calls()[-2:]] == ["pulls copies 3", "pulls mean 3"]
+    compare(pulls, "nothing")
+    pulls.locator(".app-beside").wait_for(state="detached")
+    assert pulls.locator(".av-attribution").count() == 1
+
+
+@pytest.mark.parametrize(
+    ("typed", "said"),
+    [("blind", "has no attention"), ("no/such-model", "no/such-model is no folder")],
+)
+def test_what_cannot_be_compared_is_said_and_what_was_there_stays(pulls, typed, said):
+    compare(pulls, typed)
+    alert = pulls.get_by_role("alert")
+    alert.wait_for()
+    assert said in alert.inner_text()
+    assert pulls.locator(".av-attribution").count() == 1
+
+
+@pytest.mark.parametrize(("width", "dark"), [(390, False), (1360, True)])
+def test_widths_and_dark(new_page, width, dark):
+    page = new_page("?tab=Pulls" + ("&__theme=dark" if dark else ""), width=width, ready=False)
+    panel(page, "pulls").locator(".av-attribution[data-ready='1']").wait_for()
+    compare(panel(page, "pulls"), "Tugs <b>")
+    panel(page, "pulls").locator(".app-beside[data-ready='1']").wait_for()
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    page.get_by_role("button", name="Light or dark").click()
+    page.wait_for_timeout(200)
