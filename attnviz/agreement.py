@@ -106,7 +106,8 @@ def same_tokens(first: Tokens, second: Tokens) -> bool:
 def matching(first: Tokens, second: Tokens) -> Ints | None:
     """[T₁ + 1] for each token of the first the first token of the second that shares a character with it, −1 = none.
 
-    The last entry stands for the token that would come next. None where the tokens are the same.
+    White space counts only where a token is nothing else. The last entry stands for the token that would come next.
+    None where the tokens are the same.
     """
     if same_tokens(first, second):
         return None
@@ -114,11 +115,14 @@ def matching(first: Tokens, second: Tokens) -> Ints | None:
     found[-1] = len(second)
     if first.text != second.text:
         return found
-    at = np.full(len(second.text) + 1, -1, np.int64)  # the token a character belongs to
-    for token, (start, stop) in reversed(list(enumerate(_places(second, same=False)))):
-        at[max(start, 0) : max(stop, 0)] = token
-    for token, (start, stop) in enumerate(_places(first, same=False)):
-        sharing = at[max(start, 0) : max(stop, 0)]
+    text = second.text
+    holder = np.full(len(text), -1, np.int64)  # the first token of the second that a character belongs to
+    for token, (start, stop) in reversed(list(enumerate(second.offsets.tolist()))):
+        holder[max(start, 0) : max(stop, 0)] = token
+    for token, (start, stop) in enumerate(first.offsets.tolist()):
+        inside = range(max(start, 0), max(stop, 0))
+        printed = [i for i in inside if not text[i].isspace()]
+        sharing = holder[printed or inside]
         found[token] = min(sharing[sharing >= 0], default=-1)
     return found
 
