@@ -163,7 +163,7 @@ def test_answers_are_those_of_backend_hf(family, remote, loaded):
 
 def test_the_contract_is_kept(server):
     model = check_backend(nnsight.attnviz_backends()[0], ModelSpec("org/mistral", device="ndif"), "The cat sat on it.")
-    assert {"gradients", "interventions", "sensors"} == set(model.card.missing)
+    assert {"gradients", "interventions", "sensors", "norms of values"} == set(model.card.missing)
     with pytest.raises(Unavailable, match="weights are on NDIF"):
         model.module()
 
@@ -178,6 +178,16 @@ def test_a_model_in_half_precision(remote, loaded):
         np.testing.assert_allclose(a.row_max, b.row_max, atol=4e-2)
     table = remote("llama-bf16").lens(tokens, positions=[3], top_k=2, targets=[-1], sites="blocks")
     assert table.self_check.ok
+
+
+def test_a_readout_that_misses_the_logits_is_refused(remote, loaded):
+    """Without the final norm the last block does not give the model's logits."""
+    import dataclasses
+
+    model = remote("llama")
+    wrong = dataclasses.replace(model, outline=dataclasses.replace(model.outline, chain=model.outline.chain[1:]))
+    with pytest.raises(Unavailable, match="do not give the model's logits"):
+        wrong.lens(model.tokenize(TEXT), positions=[3], top_k=2, targets=[-1], sites="blocks")
 
 
 def test_reductions_are_those_of_the_local_code():

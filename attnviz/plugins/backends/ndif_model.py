@@ -37,6 +37,7 @@ from attnviz.hooks import (
 from attnviz.plugins.backends import remote_code
 from attnviz.plugins.backends.capture import visible_counts
 from attnviz.plugins.backends.estimate import LayerShape, in_words
+from attnviz.plugins.backends.forward import tolerance
 from attnviz.plugins.backends.generation import check_sampling, end_ids, generation_settings
 from attnviz.plugins.backends.hf_model import HuggingFaceModel, positions_of, vocabulary_of
 from attnviz.plugins.backends.lens import Columns, check_request, check_vocabulary, kept_tokens, positions_at_once
@@ -51,7 +52,6 @@ MAPS_BUDGET = 32 << 20  # bytes of maps that travel for one trace
 _TRIED = "tried against a stand-in for NDIF on this machine only, never against the service itself"
 _AWAY = "The weights are on NDIF, and this machine has none"
 _NO_VALUES = "NDIF gives the maps of a model, and attnviz does not ask it for the values beside them."
-_LEVELS = {"float32": 1e-4, "float16": 1e-2, "bfloat16": 4e-2}  # how far the lens may miss the model's own logits
 
 
 def load(spec: ModelSpec) -> NdifModel:
@@ -261,7 +261,10 @@ class NdifModel(HuggingFaceModel):
         return self.service.result(job)
 
     def _check_lens(self, found: Mapping[str, Any]) -> None:
-        limit = _LEVELS.get(found["dtype"], 1e-4) * max(1.0, found["largest"])
+        """Raises Unavailable: the last site is not the model itself, so what was read from shapes is not its readout."""
+        import torch
+
+        limit = tolerance(getattr(torch, found["dtype"])) * max(1.0, found["largest"])
         if not found["max_abs_diff"] <= limit:
             raise Unavailable(
                 f"{self.card.architecture}: final norm and unembedding do not give the model's logits "
@@ -372,6 +375,7 @@ def _card(loaded: Loaded, outline: Outline, config: Any) -> ModelCard:
         "sensors": f"{name} reads text, not sensor values.",
         "gradients": f"{_AWAY}; attnviz asks NDIF for single forward passes only.",
         "interventions": f"{_AWAY}; write an nnsight trace of your own for an edit.",
+        "norms of values": _NO_VALUES,
     }
     reason = "transformers' eager maps, reduced to statistics inside the trace on NDIF"
     attends = bool(outline.attention)
@@ -385,7 +389,7 @@ def _card(loaded: Loaded, outline: Outline, config: Any) -> ModelCard:
     notes = (
         f"runs on NDIF through nnsight; {_TRIED}",
         f"maps travel up to {in_words(MAPS_BUDGET)} a run; beyond that the statistics, and single heads when asked for",
-        "values are not asked for, so there are no norms of values; roles of heads take one job for each text",
+        "every trace, lens and answer is a job of its own; roles of heads on random tokens take one for each text",
     )
     parameters = sum(p.numel() for p in loaded.module.parameters())
     dtype = getattr(config, "dtype", None)

@@ -148,7 +148,7 @@ def _job_class() -> Any:
     class Job(RemoteBackend):  # type: ignore[misc]  # nnsight is not typed
         def __init__(self, *args: Any, **kwargs: Any) -> None:
             super().__init__(*args, **kwargs)
-            self.display.enabled = False  # it writes to standard output, where results go
+            self.verbose = self.display.enabled = False  # it writes to standard output, where results go
 
         def finalize(self, content: bytes) -> Any:
             import torch
