@@ -261,7 +261,7 @@ class NdifModel(HuggingFaceModel):
         return self.service.result(job)
 
     def _check_lens(self, found: Mapping[str, Any]) -> None:
-        """Raises Unavailable: the last site is not the model itself, so what was read from shapes is not its readout."""
+        """Raises Unavailable: the last site is not the model itself, so the shapes have misled."""
         import torch
 
         limit = tolerance(getattr(torch, found["dtype"])) * max(1.0, found["largest"])
