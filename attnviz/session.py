@@ -372,7 +372,8 @@ class Session:
             Unavailable: the model gives no attention.
         """
         model = self.model(run.spec)
-        return model.estimate(len(run.tokens), want) if isinstance(model, Estimating) else None
+        tokens = run.tokens
+        return model.estimate(len(tokens), want, tokens.decoder_from) if isinstance(model, Estimating) else None
 
     def _doing(self, run: Run, want: Want, capture: bool) -> str:
         """What is shown while the model runs; how long it takes, where that is known and worth a word."""

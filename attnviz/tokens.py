@@ -17,7 +17,15 @@ import numpy as np
 from attnviz.errors import BadInput
 from attnviz.types import Ints, Segment, Tokens
 
-__all__ = ["StopTexts", "TokenLabels", "continue_tokens", "show_bytes", "tokenize_messages", "tokenize_text"]
+__all__ = [
+    "StopTexts",
+    "TokenLabels",
+    "begin_target",
+    "continue_tokens",
+    "show_bytes",
+    "tokenize_messages",
+    "tokenize_text",
+]
 
 _ROLES = {"tool": "observation", "function": "observation", "developer": "system", "model": "assistant"}
 _SPACE = "\u2581"  # SentencePiece's stand-in for a space
@@ -332,8 +340,28 @@ def _spans_in_order(contents: Sequence[str], text: str) -> list[tuple[int, int] 
 # --------------------------------------------------------------------------------------------- answers
 
 
+def begin_target(source: Tokens, ids: Sequence[int], labels: TokenLabels) -> Tokens:
+    """What the encoder reads, followed by the control tokens that the decoder starts with; see Tokens.decoder_from.
+
+    The text of the target stands in a line of its own. A conversation keeps its roles beside the two segments.
+    """
+    count, start = len(source), len(source.ids) + len(ids)
+    roles = tuple(segment for segment in source.segments if segment.role != "text")
+    return Tokens(
+        ids=np.concatenate([source.ids, np.asarray(ids, np.int64)]),
+        labels=(*source.labels, *(labels.label(int(i)) for i in ids)),
+        offsets=np.concatenate([source.offsets, np.full((len(ids), 2), -1, np.int64)]),
+        special=np.concatenate([source.special, np.ones(len(ids), bool)]),
+        text=f"{source.text}\n",
+        segments=(*roles, Segment("source", 0, count), Segment("target", count, start)),
+        values=source.values,
+        decoder_from=count,
+    )
+
+
 def continue_tokens(prompt: Tokens, ids: Sequence[int], labels: TokenLabels, *, role: str = "answer") -> Tokens:
-    """`prompt` followed by exactly these ids, as one more segment; control tokens add no text.
+    """`prompt` followed by exactly these ids, as one more segment (of a model with encoder and decoder: as more of its
+    target); control tokens add no text.
 
     The text grows by what the ids stand for. A character whose bytes are not complete stays U+FFFD in the text, as a
     tokenizer would decode it, while its tokens' labels show the bytes.
@@ -346,8 +374,16 @@ def continue_tokens(prompt: Tokens, ids: Sequence[int], labels: TokenLabels, *, 
         offsets=np.concatenate([prompt.offsets, answer.offsets]),
         special=np.concatenate([prompt.special, answer.special]),
         text=prompt.text + added,
-        segments=(*prompt.segments, Segment(role, len(prompt), len(prompt) + len(answer))),
+        segments=_continued(prompt, len(prompt) + len(answer), role),
+        values=prompt.values,
+        decoder_from=prompt.decoder_from,
     )
+
+
+def _continued(prompt: Tokens, count: int, role: str) -> tuple[Segment, ...]:
+    if prompt.decoder_from is None:
+        return (*prompt.segments, Segment(role, len(prompt), count))
+    return tuple(replace(s, stop=count) if s.role == "target" else s for s in prompt.segments)
 
 
 def _answer_text(prompt: Tokens, ids: list[int], labels: TokenLabels) -> tuple[str, Ints]:
@@ -394,7 +430,7 @@ def _character_of_byte(data: bytes) -> list[int]:
 def _decoded(prompt: Tokens, ids: list[int], labels: TokenLabels) -> tuple[str, Ints]:
     """For tokenizers whose tokens do not simply join: text of every prefix, by the tokenizer's own decoder."""
     decode = labels.tokenizer.decode
-    context = [int(i) for i in prompt.ids]
+    context = [int(i) for i in prompt.ids[prompt.decoder_from or 0 :]]
     options = {"skip_special_tokens": True, "clean_up_tokenization_spaces": False}
     before = decode(context, **options)
     added, spans = "", []
@@ -420,7 +456,7 @@ class StopTexts:
         self._texts = [text.encode() for text in texts]
         self._longest = max(map(len, self._texts), default=0)
         self._labels = labels
-        self._context = [int(i) for i in prompt.ids]
+        self._context = [int(i) for i in prompt.ids[prompt.decoder_from or 0 :]]
         self._before = ""
         self._answer = b""
         if self._texts and not self._joins:

@@ -114,7 +114,9 @@ class ModelCard:
 
     `capabilities` ⊆ {attention, hidden_states, logits, gradients, interventions, generation, sensors}; every one that
     is absent has its reason in `missing`. `route`: interface | eager | none, with `route_reason` in words. `ends`: ids
-    that end an answer.
+    that end an answer. `positions`: most tokens of a run, of a model with encoder and decoder those of the decoder;
+    `source_positions`: most tokens of its encoder. None = no limit. `causal`: position q predicts token q+1 (of the
+    decoder).
     """
 
     name: str
@@ -133,6 +135,7 @@ class ModelCard:
     notes: tuple[str, ...] = ()
     weights_digest: str = ""
     ends: tuple[int, ...] = ()
+    source_positions: int | None = None
 
 
 # --------------------------------------------------------------------------------------------- text
@@ -260,7 +263,8 @@ class LiveRow:
     id        of the new token
     weights   [L, H, K] float32 of the query before it (K = position), as a trace of the whole gives them: exactly 0 for
               keys that a window hides, rows that sum to less than 1 beside a learned sink; NaN in layers without
-              attention and beyond the heads of a layer with fewer
+              attention or without rows of the answer (an encoder's), beyond the heads of a layer with fewer, and for
+              tokens that are no keys of the layer
     """
 
     position: int

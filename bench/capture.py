@@ -184,7 +184,7 @@ def rows(model: Any, plain: Any, tokens: Tokens) -> dict[str, Callable[[], objec
 
     def forward(implementation: str, **options: Any) -> object:
         plain.set_attn_implementation(implementation)
-        return run_forward(plain, model_inputs(plain, tokens.ids, logits_at=[len(tokens) - 1], **options))
+        return run_forward(plain, model_inputs(plain, tokens, logits_at=[len(tokens) - 1], **options))
 
     found: dict[str, Callable[[], object]] = {"plain forward (SDPA)": lambda: forward("sdpa")}
     for title, want in WANTS.items():

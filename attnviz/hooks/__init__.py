@@ -30,7 +30,15 @@ from attnviz.hooks.descriptors import (
     Tool,
 )
 from attnviz.hooks.markers import PROJECT, hookimpl, hookspec
-from attnviz.tokens import StopTexts, TokenLabels, continue_tokens, show_bytes, tokenize_messages, tokenize_text
+from attnviz.tokens import (
+    StopTexts,
+    TokenLabels,
+    begin_target,
+    continue_tokens,
+    show_bytes,
+    tokenize_messages,
+    tokenize_text,
+)
 from attnviz.types import (
     AttentionPattern,
     Attribution,
@@ -116,6 +124,7 @@ __all__ = [
     "UnknownName",
     "View",
     "Want",
+    "begin_target",
     "continue_tokens",
     "from_jsonable",
     "hookimpl",

@@ -53,7 +53,8 @@ class Model(Protocol):
         """Logit lens at the given positions; see LensTable. `targets` [P] ids (-1 = none); sites: blocks | sublayers.
 
         Raises:
-            Unavailable: the unembedding could not be located or verified.
+            Unavailable: the unembedding could not be located or verified, or (sublayers) the model's blocks have no
+                state after attention.
         """
 
     def generate(
@@ -81,8 +82,8 @@ class Model(Protocol):
 class Estimating(Protocol):
     """A model that can say what a trace will take. Not every model can, so this is not part of Model."""
 
-    def estimate(self, count: int, want: Want) -> Estimate:
-        """What a trace of `count` tokens will take. Runs nothing.
+    def estimate(self, count: int, want: Want, decoder_from: int | None = None) -> Estimate:
+        """What a trace of `count` tokens will take, the decoder's from `decoder_from` on (see Tokens). Runs nothing.
 
         Raises:
             Unavailable: the model gives no attention (with the reason).

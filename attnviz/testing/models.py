@@ -96,7 +96,8 @@ def _check_card(card: ModelCard) -> None:
 def _check_tokens(model: Model, tokens: Tokens) -> None:
     require(len(tokens) > 1, f"tokenize: expected several tokens of the prompt, got {len(tokens)}.")
     low, high = int(tokens.ids.min()), int(tokens.ids.max())
-    require(low >= 0 and high < model.card.vocabulary, f"tokenize: ids {low} to {high} leave the vocabulary.")
+    least = 0 if tokens.values is None else -1  # a token that stands for numbers has no id
+    require(low >= least and high < model.card.vocabulary, f"tokenize: ids {low} to {high} leave the vocabulary.")
     spans = tokens.offsets[tokens.offsets[:, 0] >= 0]
     inside = (spans[:, 0] <= spans[:, 1]) & (spans[:, 1] <= len(tokens.text))
     require(bool(inside.all()), "tokenize: a character span leaves the text.")
@@ -125,7 +126,7 @@ def _check_trace(model: Model, tokens: Tokens) -> None:
                 f"Layer {card.index}: no attention and no reason.",
             )
             continue
-        _check_layer(card, layer, len(tokens))
+        _check_layer(card, layer, tokens)
         require(same is not None and _equal(layer, same), f"Layer {card.index}: two traces of the same ids differ.")
     first = next((i for i, layer in enumerate(trace.layers) if layer is not None), None)
     require(first is not None, "trace: the card promises attention, and no layer has any.")
@@ -167,14 +168,29 @@ def _check_refusal(trace: Trace) -> None:
     raise AssertionError(f"trace: layer {len(trace.layers)} does not exist and was given out.")
 
 
-def _check_layer(card: LayerCard, layer: LayerCapture, tokens: int) -> None:
+def _spans(card: LayerCard, tokens: Tokens) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Tokens of the run that are the queries and the keys of a layer."""
+    if tokens.decoder_from is None:
+        return (0, len(tokens)), (0, len(tokens))
+    source, target = (0, tokens.decoder_from), (tokens.decoder_from, len(tokens))
+    require(
+        card.stack in ("encoder", "decoder", "cross"),
+        f"Card: layer {card.index} of a model with encoder and decoder is of the stack {card.stack!r}; expected "
+        "encoder, decoder or cross.",
+    )
+    return (source if card.stack == "encoder" else target), (target if card.stack == "decoder" else source)
+
+
+def _check_layer(card: LayerCard, layer: LayerCapture, tokens: Tokens) -> None:
     where = f"Layer {card.index}"
     require(layer.heads == card.heads, f"{where}: the card says {card.heads} heads, the trace has {layer.heads}.")
     if layer.k is not None:
         shared = layer.k.shape[0]
         require(shared == card.kv_heads, f"{where}: the card says {card.kv_heads} key heads, the trace has {shared}.")
     queries, keys = len(layer.allowed), len(layer.seen_by)
-    require(queries == tokens, f"{where}: expected {tokens} queries, got {queries}.")
+    for name, span, count in zip(("queries", "keys"), _spans(card, tokens), (queries, keys), strict=True):
+        given = getattr(layer, name) or (0, count)
+        require(given == span, f"{where}: expected the tokens {span} as {name}, got {given}.")
     seen = visibility(queries, keys, causal=layer.causal)
     if layer.visible is not None:
         seen &= layer.visible
@@ -207,7 +223,13 @@ def _check_rows(where: str, card: LayerCard, layer: LayerCapture, weights: Float
 
 def _check_statistics(where: str, layer: LayerCapture, weights: Floats, seen: Any) -> None:
     slow = brute_force(weights, seen)
-    for name in ("entropy", "row_max", "distance", "column_sum"):
+    apart = layer.queries != layer.keys
+    if apart:
+        require(
+            bool(np.isnan(layer.distance).all()) and bool(layer.absent.get("distance")),
+            f"{where}: queries and keys are different tokens; expected no distance (NaN), and a reason in `absent`.",
+        )
+    for name in ("entropy", "row_max", "column_sum") if apart else ("entropy", "row_max", "distance", "column_sum"):
         expected = getattr(slow, name)
         scale = max(1.0, float(np.abs(expected).max(initial=0)))
         _near(f"{where}: {name} against brute force", getattr(layer, name), expected, STATISTICS * scale)
@@ -232,13 +254,18 @@ def _equal(a: LayerCapture, b: LayerCapture) -> bool:
 
 
 def _check_lens(model: Model, tokens: Tokens) -> None:
-    positions = [0, len(tokens) - 2, len(tokens) - 1]
-    targets = [int(tokens.ids[1]), int(tokens.ids[-1]), -1]
+    first, last = tokens.decoder_from or 0, len(tokens) - 1
+    positions = [first, max(first, last - 1), last]
+    targets = [int(tokens.ids[min(first + 1, last)]), int(tokens.ids[-1]), -1]
     top_k = min(3, model.card.vocabulary)
     for sites in ("blocks", "sublayers"):
-        table = model.lens(tokens, positions=positions, top_k=top_k, targets=targets, sites=sites)
+        try:
+            table = model.lens(tokens, positions=positions, top_k=top_k, targets=targets, sites=sites)
+        except Unavailable:
+            require(sites == "sublayers", "lens: the card promises logits, and there is no lens of the blocks.")
+            continue
         _check_table(table, positions, targets, top_k)
-    for wrong in ([len(tokens)], [-1]):
+    for wrong in ([len(tokens)], [first - 1]):
         _refuses(
             f"lens at position {wrong[0]}",
             lambda at=wrong: model.lens(tokens, positions=at, top_k=1, targets=[-1], sites="blocks"),  # type: ignore[misc]
@@ -342,15 +369,22 @@ def _check_rows_of_answer(model: Model, tokens: Tokens, answer: Tokens) -> None:
     for row in rows:
         shape = (len(trace.layers), trace.heads, row.position)
         require(row.weights.shape == shape, f"generate: on_row got weights {row.weights.shape}, expected {shape}.")
-        for index, layer in enumerate(trace.layers):
-            heads = 0 if layer is None else layer.heads
+        for index, (card, layer) in enumerate(zip(model.card.layers, trace.layers, strict=True)):
+            heads = 0 if layer is None or card.stack == "encoder" else layer.heads
             none = row.weights[index, heads:]
-            require(bool(np.isnan(none).all()), f"Layer {index}: on_row gave weights to heads that do not exist.")
+            require(
+                bool(np.isnan(none).all()),
+                f"Layer {index}: on_row gave weights to heads that do not exist, or have no such row.",
+            )
             for head in range(heads):
                 assert layer is not None
-                last = layer.pattern(head, slice(row.position - 1, row.position))[0, : row.position]
+                (first, _), (start, stop) = _spans(card, answer)
+                at, keys = row.position - 1 - first, slice(start, min(stop, row.position))
+                last = layer.pattern(head, slice(at, at + 1))[0, : keys.stop - start]
                 where = f"Layer {index}, head {head}: row of token {row.position} while generating against the trace"
-                _near(where, row.weights[index, head], last, ROWS)
+                _near(where, row.weights[index, head, keys], last, ROWS)
+                others = np.delete(row.weights[index, head], keys)
+                require(bool(np.isnan(others).all()), f"{where}: weights for tokens that are no keys of this layer.")
 
 
 def _check_stop(model: Model, tokens: Tokens, answer: Tokens) -> None:

@@ -17,9 +17,11 @@ from attnviz.plugins.backends import hf
 from attnviz.plugins.backends.attention_function import collecting
 from attnviz.plugins.backends.capture import AttentionCollector
 from attnviz.plugins.backends.loading import quiet
+from attnviz.plugins.backends.stacks import has_decoder
 
 VOCABULARY = 200
 COUNT = 24  # tokens of the run that is compared
+SOURCE = 14  # of them, those that an encoder reads where a decoder reads the rest
 PROMPT, ANSWER = 10, 8  # tokens of a prompt, and of what is generated after it
 WINDOW = 6  # shorter than the run and than prompt and answer
 TOP_K = 4
@@ -55,14 +57,19 @@ NEO = {
 DISTIL = {"dim": 64, "n_layers": 3, "n_heads": 4, "hidden_dim": 96, "max_position_embeddings": 128}
 MODERN = {**DECODER, "cls_token_id": 1, "sep_token_id": 2, "local_attention": 8, "global_attn_every_n_layers": 3}
 RELATIVE = {"relative_attention": True, "pos_att_type": ["p2c", "c2p"]}
-T5 = {"d_model": 64, "d_kv": 16, "d_ff": 96, "num_layers": 2, "num_heads": 4, "decoder_start_token_id": 0}
+T5 = {
+    "d_model": 64, "d_kv": 16, "d_ff": 96, "num_layers": 2, "num_decoder_layers": 3, "num_heads": 4,
+    "decoder_start_token_id": 0, "relative_attention_num_buckets": 8, "relative_attention_max_distance": 12, **ENDS,
+}  # fmt: skip
 BOTH = {
-    "d_model": 64, "encoder_layers": 2, "decoder_layers": 2, "encoder_attention_heads": 4, "decoder_attention_heads": 4,
+    "d_model": 64, "encoder_layers": 2, "decoder_layers": 3, "encoder_attention_heads": 4, "decoder_attention_heads": 4,
     "encoder_ffn_dim": 96, "decoder_ffn_dim": 96, "decoder_start_token_id": 2, "forced_eos_token_id": 2, **ENDS,
 }  # fmt: skip
 
 CAUSAL, MASKED, BARE = "AutoModelForCausalLM", "AutoModelForMaskedLM", "AutoModel"
+SEQ2SEQ = "AutoModelForSeq2SeqLM"
 FULL, SLIDING = ("full",) * 3, ("sliding",) * 3
+STACKS = ("full",) * 5 + ("cross",) * 3  # encoder 0, 1; decoder 0, 1, 2; cross 0, 1, 2
 
 
 @dataclass(frozen=True)
@@ -83,16 +90,16 @@ class Family:
     route: str = "interface"
     auto: str = CAUSAL
 
-    def config(self, vocabulary: int = VOCABULARY) -> Any:
+    def config(self, vocabulary: int = VOCABULARY, **changes: Any) -> Any:
         import transformers
 
         with quiet():
-            return transformers.AutoConfig.for_model(self.kind, vocab_size=vocabulary, **self.options)
+            return transformers.AutoConfig.for_model(self.kind, vocab_size=vocabulary, **{**self.options, **changes})
 
     @property
     def attending(self) -> list[int]:
         """Layers that have maps."""
-        return [index for index, kind in enumerate(self.layers) if kind in ("full", "sliding")]
+        return [index for index, kind in enumerate(self.layers) if kind in ("full", "sliding", "cross")]
 
     def layers_in_words(self) -> str:
         """Runs of layers of one kind, in order."""
@@ -161,27 +168,43 @@ ENCODERS = {
         "longformer", {**ENCODER, "attention_window": [8] * 3}, ("none",) * 3, route="none", auto=MASKED
     ),
 }
-FAMILIES = {**DECODERS, **ENCODERS}
-REFUSED = {
-    "t5": Family("t5", T5, (), auto="AutoModelForSeq2SeqLM"),
-    "bart": Family("bart", BOTH, (), auto="AutoModelForSeq2SeqLM"),
-    "marian": Family("marian", BOTH, (), auto="AutoModelForSeq2SeqLM"),
+ENCODER_DECODERS = {
+    "t5": Family("t5", T5, STACKS, auto=SEQ2SEQ),
+    "t5_gated": Family(
+        "t5", {**T5, "tie_word_embeddings": False, "feed_forward_proj": "gated-gelu"}, STACKS, auto=SEQ2SEQ
+    ),
+    "umt5": Family("umt5", T5, STACKS, auto=SEQ2SEQ),
+    "bart": Family("bart", BOTH, STACKS, auto=SEQ2SEQ),
+    "bart_base": Family("bart", BOTH, STACKS, auto=BARE),
+    "mbart": Family("mbart", BOTH, STACKS, auto=SEQ2SEQ),
+    "marian": Family("marian", BOTH, STACKS, auto=SEQ2SEQ),
+    "pegasus": Family("pegasus", BOTH, STACKS, auto=SEQ2SEQ),
+    "m2m_100": Family("m2m_100", BOTH, STACKS, auto=SEQ2SEQ),
+    "blenderbot": Family("blenderbot", BOTH, STACKS, auto=SEQ2SEQ),
+    "switch_transformers": Family("switch_transformers", {**T5, "num_experts": 4}, STACKS, auto=SEQ2SEQ),
+    "led": Family("led", {**BOTH, "attention_window": [8, 8]}, ("none",) * 2, route="none", auto=SEQ2SEQ),
+    "longt5": Family("longt5", T5, ("none",) * 2, route="none", auto=SEQ2SEQ),
 }
+FAMILIES = {**DECODERS, **ENCODERS, **ENCODER_DECODERS}
 
 
-def random_module(family: str, vocabulary: int = VOCABULARY) -> Any:
+def random_module(family: str, vocabulary: int = VOCABULARY, **changes: Any) -> Any:
     """A module whose every parameter is random, large enough that attention is far from uniform."""
     import torch
     import transformers
 
-    made = {**FAMILIES, **REFUSED}[family]
+    made = FAMILIES[family]
     with quiet():
-        module = getattr(transformers, made.auto).from_config(made.config(vocabulary), attn_implementation="eager")
+        module = getattr(transformers, made.auto).from_config(
+            made.config(vocabulary, **changes), attn_implementation="eager"
+        )
     generator = torch.Generator().manual_seed(len(family))
     with torch.no_grad():
         for name, parameter in module.named_parameters():
             noise = torch.randn(parameter.shape, generator=generator)
-            if parameter.ndim > 1:
+            if parameter.ndim > 1 and name.endswith(".q.weight"):  # T5: the division by √16 is in its weights
+                parameter.copy_(0.15 / 4 * noise)
+            elif parameter.ndim > 1:
                 parameter.copy_(0.15 * noise)
             elif "norm" in name.lower() or "ln_" in name:
                 parameter.add_(0.3 * noise)
@@ -189,13 +212,17 @@ def random_module(family: str, vocabulary: int = VOCABULARY) -> Any:
                 parameter.copy_(noise)
             elif family != "mamba":  # its vectors are logarithms of decay rates
                 parameter.add_(0.1 * noise)
+        for name, buffer in module.named_buffers():
+            if name == "final_logits_bias":
+                buffer.copy_(torch.randn(buffer.shape, generator=generator))
     return module.eval()
 
 
-def random_tokens(count: int = COUNT) -> Tokens:
-    """Ids without a text."""
+def random_tokens(module: Any = None, count: int = COUNT, source: int = SOURCE) -> Tokens:
+    """Ids without a text; of a module with encoder and decoder the first `source` are the encoder's."""
     ids = np.random.default_rng(0).integers(3, VOCABULARY, count)
-    return Tokens(ids, ("x",) * count, np.full((count, 2), -1), np.zeros(count, bool), "x" * count)
+    blank, split = ("x",) * count, source if module is not None and has_decoder(module) else None
+    return Tokens(ids, blank, np.full((count, 2), -1), np.zeros(count, bool), "x" * count, decoder_from=split)
 
 
 def load(family: str, module: Any, tokenizer: Any) -> Model:
@@ -206,32 +233,53 @@ def load(family: str, module: Any, tokenizer: Any) -> Model:
 # --------------------------------------------------------------------------------------------- against eager attention
 
 
-def run_eager(module: Any, ids: Any) -> tuple[list[np.ndarray[Any, Any]], np.ndarray[Any, Any]]:
-    """Maps [H, T, T] of every layer that has one, and logits [T, V] (states [T, d] without an output head)."""
+def inputs_of(tokens: Tokens, stop: int | None = None) -> dict[str, Any]:
+    """What a module is given of a run, or of its first tokens; without masks, so that the module makes its own."""
+    import torch
+
+    def batch(ids: Any) -> Any:
+        return torch.tensor(ids[None].copy())
+
+    if tokens.decoder_from is None:
+        return {"input_ids": batch(tokens.ids[:stop])}
+    split = tokens.decoder_from
+    return {"input_ids": batch(tokens.ids[:split]), "decoder_input_ids": batch(tokens.ids[split:stop])}
+
+
+def run_eager(
+    module: Any, tokens: Tokens, stop: int | None = None
+) -> tuple[list[np.ndarray[Any, Any]], np.ndarray[Any, Any]]:
+    """Maps [H, Q, K] of every layer that has one, and logits [T, V] (states [T, d] without an output head).
+
+    Of a model with encoder and decoder T is the target, and the maps are those of encoder, decoder and cross layers.
+    """
     import torch
 
     with torch.no_grad():
-        output = module(input_ids=torch.tensor(np.asarray(ids)[None].copy()), output_attentions=True)
-    maps = [weights[0].numpy() for weights in getattr(output, "attentions", None) or () if weights is not None]
-    return maps, output[0][0].numpy()
+        output = module(**inputs_of(tokens, stop), output_attentions=True)
+    names = ("attentions", "encoder_attentions", "decoder_attentions", "cross_attentions")
+    found = [weights for name in names for weights in getattr(output, name, None) or ()]
+    return [weights[0].numpy() for weights in found if weights is not None], output[0][0].numpy()
 
 
 def brute_force(weights: np.ndarray[Any, Any]) -> dict[str, np.ndarray[Any, Any]]:
-    """Statistics of a map [H, T, T] as their definitions say, in float64."""
+    """Statistics of a map [H, Q, K] as their definitions say, in float64; a distance only where Q = K."""
     maps = weights.astype(np.float64)
     logs = np.log2(maps, out=np.zeros_like(maps), where=maps > 0)
-    apart = np.abs(np.arange(maps.shape[1])[:, None] - np.arange(maps.shape[2])[None])
-    return {
+    found = {
         "entropy": -(maps * logs).sum(-1),
         "row_max": maps.max(-1),
-        "distance": (maps * apart).sum(-1),
         "column_sum": maps.sum(1),
         "top_weights": -np.sort(-maps, axis=-1)[..., :TOP_K],
     }
+    if maps.shape[1] == maps.shape[2]:
+        apart = np.abs(np.arange(maps.shape[1])[:, None] - np.arange(maps.shape[2])[None])
+        found["distance"] = (maps * apart).sum(-1)
+    return found
 
 
 def patterns(layer: LayerCapture) -> np.ndarray[Any, Any]:
-    """[H, T, T] maps of a layer."""
+    """[H, Q, K] maps of a layer."""
     return np.stack([layer.pattern(head) for head in range(layer.heads)])
 
 
@@ -256,8 +304,8 @@ class Differences:
 
 def compare(model: Any, module: Any) -> Differences:
     """The backend's model against a module of the same weights with eager attention."""
-    tokens = random_tokens()
-    maps, logits = run_eager(module, tokens.ids)
+    tokens = random_tokens(module)
+    maps, logits = run_eager(module, tokens)
     found: dict[str, Any] = {"logits": _compare_logits(model, tokens, logits)}
     if "attention" in model.card.capabilities:
         layers = [layer for layer in model.trace(tokens, WANT).layers if layer is not None]
@@ -269,7 +317,8 @@ def compare(model: Any, module: Any) -> Differences:
             for name, expected in brute_force(weights).items()
         )
     if "logits" in model.card.capabilities:
-        table = model.lens(tokens, positions=range(COUNT), top_k=TOP_K, targets=[-1] * COUNT, sites="blocks")
+        positions = range(tokens.decoder_from or 0, COUNT)
+        table = model.lens(tokens, positions=positions, top_k=TOP_K, targets=[-1] * len(positions), sites="blocks")
         found["lens"] = table.self_check.max_abs_diff
     if "generation" in model.card.capabilities:
         found["generated"], found["rows"] = _compare_answer(model, module)
@@ -284,11 +333,10 @@ def _apart(found: Any, expected: Any) -> float:
 def _compare_logits(model: Any, tokens: Tokens, expected: np.ndarray[Any, Any]) -> float:
     import torch
 
-    ids = torch.tensor(tokens.ids[None].copy())
     with torch.no_grad():
-        idle = model.module()(input_ids=ids)[0][0]
+        idle = model.module()(**inputs_of(tokens))[0][0]
         with collecting(AttentionCollector(model.route.calls, WANT.thumbnail)):
-            captured = model.module()(input_ids=ids)[0][0]
+            captured = model.module()(**inputs_of(tokens))[0][0]
     return max(_apart(idle, expected), _apart(captured, expected))
 
 
@@ -297,20 +345,25 @@ def _compare_answer(model: Any, module: Any) -> tuple[int, float | None]:
 
     Step t is a pass of eager attention over the first t tokens, without a cache. Its last row chose token t; that of
     the step over all tokens is the last token's own. Once without and once with a penalty: without, some models of
-    random weights say one token again and again.
+    random weights say one token again and again. An encoder has no rows of the answer.
     """
-    prompt, lengths, rows = random_tokens(PROMPT), [], []
+    prompt, lengths, rows = random_tokens(module, PROMPT, PROMPT - 2), [], []
+    split = prompt.decoder_from or 0
     for penalty in (1.0, 2.0):
         run = model.generate(prompt, Sampling(max_new_tokens=ANSWER, repetition_penalty=penalty))
         trace = model.trace(run, Want()) if "attention" in model.card.capabilities else None
         layers = [] if trace is None else [layer for layer in trace.layers if layer is not None]
         for stop in range(PROMPT, len(run) + 1):
-            maps, logits = run_eager(module, run.ids[:stop])
-            chosen = int(_penalised(logits[-1], run.ids[:stop], penalty).argmax())
+            maps, logits = run_eager(module, run, stop)
+            chosen = int(_penalised(logits[-1], run.ids[split:stop], penalty).argmax())
             assert stop == len(run) or run.ids[stop] == chosen, f"token {stop} is {run.ids[stop]}, argmax is {chosen}"
             for layer, weights in zip(layers, maps if layers else [], strict=True):
-                found = np.stack([layer.pattern(head, slice(stop - 1, stop))[0] for head in range(layer.heads)])
-                rows.append(_apart(found, np.pad(weights[:, -1], ((0, 0), (0, len(run) - stop)))))
+                at = stop - 1 - split
+                if layer.queries == (0, prompt.decoder_from):
+                    continue
+                found = np.stack([layer.pattern(head, slice(at, at + 1))[0] for head in range(layer.heads)])
+                later = found.shape[1] - weights.shape[2]  # keys that were not there yet
+                rows.append(_apart(found, np.pad(weights[:, -1], ((0, 0), (0, later)))))
         lengths.append(len(run) - PROMPT)
         assert lengths[-1] == ANSWER or run.ids[-1] == ENDS["eos_token_id"], f"stopped after {lengths[-1]} tokens"
     return max(lengths), max(rows, default=None)

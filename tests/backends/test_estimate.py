@@ -10,10 +10,11 @@ import pytest
 
 from attnviz.hooks import Estimate, Estimating, ModelError, ModelSpec, Tokens, Unavailable, Want
 from attnviz.plugins.backends import estimate, hf
-from attnviz.plugins.backends.estimate import LayerShape, Level, choose_level, kept_bytes, mask_bytes
+from attnviz.plugins.backends.estimate import LayerShape, Level, bias_bytes, choose_level, kept_bytes, mask_bytes
+from attnviz.plugins.backends.stacks import Lengths
 
 TEXT = "The cat sat on the mat and what is 25 * 37? Once upon a time."
-FAMILIES = ["gpt2", "llama", "mistral", "gemma2", "bert", "gpt_neo"]
+FAMILIES = ["gpt2", "llama", "mistral", "gemma2", "bert", "gpt_neo", "t5", "bart", "marian"]
 WANTS = [Want(), Want(top_k=3), Want(top_k=500, values=True), Want(layers=(1,), thumbnail=5)]
 
 
@@ -28,7 +29,7 @@ def test_bytes_are_exact(family, want, loaded):
     model = loaded(family)
     assert isinstance(model, Estimating)
     tokens = model.tokenize(TEXT)
-    found, trace = model.estimate(len(tokens), want), model.trace(tokens, want)
+    found, trace = model.estimate(len(tokens), want, tokens.decoder_from), model.trace(tokens, want)
     unseen = [
         x.visible.nbytes for x in trace.layers if x is not None and x.weights is not None and x.visible is not None
     ]
@@ -51,18 +52,33 @@ def test_bytes_are_exact_in_half_precision(loaded, monkeypatch):
 def test_bytes_by_hand():
     """Two layers of 2 heads over 1, width 3, 4 tokens, cells of 2: q and k 144, streamed 192, pictures 8 bytes each."""
     shapes = [LayerShape(2, 1, 3), LayerShape(2, 1, 3, window=2)]
-    assert kept_bytes(shapes, 4, Want(thumbnail=2), Level(4)) == 2 * (3 * 4 * 3 * 4 + 16 * 2 * 4 + 16 * 4 + 2 * 2 * 2)
-    assert mask_bytes(shapes, 4) == 16
-    assert mask_bytes(shapes, 2) == 0  # the window is no shorter than the text
+    four = Lengths(4)
+    assert kept_bytes(shapes, four, Want(thumbnail=2), Level(4)) == 2 * (
+        3 * 4 * 3 * 4 + 16 * 2 * 4 + 16 * 4 + 2 * 2 * 2
+    )
+    assert mask_bytes(shapes, four) == 16
+    assert mask_bytes(shapes, Lengths(2)) == 0  # the window is no shorter than the text
+
+
+def test_bytes_of_a_cross_layer_by_hand():
+    """One layer of 2 heads, width 3, 2 queries and 5 keys, cells of 3: q 48 and k 120, streamed 88 + 56, pictures 4;
+    the largest 4 weights of 2 rows 128; norms of 5 values 40. The bias of the encoder is shared by its two layers.
+    """
+    cross = LayerShape(2, 2, 3, values=True, stack="cross")
+    want = Want(thumbnail=2, top_k=4, values=True)
+    assert kept_bytes([cross], Lengths(7, 5), want, Level(4)) == 48 + 120 + 88 + 56 + 4 + 128 + 40
+    encoder = LayerShape(2, 2, 3, stack="encoder", biases=2)
+    assert bias_bytes([encoder, encoder, cross], Lengths(7, 5), Level(4)) == 4 * 2 * 5 * 5
+    assert bias_bytes([encoder, encoder, cross], Lengths(7, 5), Level(0)) == 0
 
 
 def test_levels():
     """A layer of (1 + 1)·8 numbers a token takes 64 bytes a token in float32."""
     shape = [LayerShape(1, 1, 8)]
-    assert choose_level(shape, (64 << 20) // 64).name == "float32"
-    assert choose_level(shape, (64 << 20) // 64 + 1).name == "float16"
-    assert choose_level(shape, (2 << 30) // 32).number == 2
-    beyond = choose_level(shape, (2 << 30) // 32 + 1)
+    assert choose_level(shape, Lengths((64 << 20) // 64)).name == "float32"
+    assert choose_level(shape, Lengths((64 << 20) // 64 + 1)).name == "float16"
+    assert choose_level(shape, Lengths((2 << 30) // 32)).number == 2
+    beyond = choose_level(shape, Lengths((2 << 30) // 32 + 1))
     assert beyond.number == 0
     assert "would take 2.1 GB in float16" in beyond.name
 
@@ -107,7 +123,7 @@ def test_a_session_says_how_long_it_will_take(loaded, model_folder, monkeypatch)
     session, model = run.model.session, type(loaded("gpt2"))
     assert session.estimate(run.run, Want()).bytes == run.captured.nbytes
     said = []
-    monkeypatch.setattr(model, "estimate", lambda self, count, want: Estimate(1, 2, 3.4, "float32"))
+    monkeypatch.setattr(model, "estimate", lambda self, *asked: Estimate(1, 2, 3.4, "float32"))
     session.analyze(run, "value_weighted_attention", {}, progress=lambda share, what: said.append(what))
     assert said[0] == "Reading the model (about 3 s)"
 

@@ -174,13 +174,6 @@ def test_broken_tokenizer(folder):
     assert "its tokenizer cannot be read" in refusal(folder)
 
 
-def test_encoder_decoder_models_are_refused_by_name(folder):
-    import transformers
-
-    transformers.T5Config().save_pretrained(folder)
-    assert "encoder-decoder models (t5)" in refusal(folder)
-
-
 @pytest.mark.parametrize("offline", [True, False])
 def test_a_hub_that_cannot_be_reached(offline, monkeypatch):
     """Switched off, and at an address where nobody listens."""

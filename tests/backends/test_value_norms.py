@@ -14,30 +14,31 @@ from attnviz.plugins.backends.forward import model_inputs, run_forward
 from attnviz.plugins.backends.value_norms import Projection, find_projection, value_norms
 
 TEXT = "The cat sat on the mat and what is 25 * 37?"
-FAMILIES = ["gpt2", "llama", "mistral", "gemma2", "cohere", "bert"]
+FAMILIES = ["gpt2", "llama", "mistral", "gemma2", "cohere", "bert", "t5", "bart", "marian"]
 
 
 @dataclass
 class Values:
-    """Keeps the values [H_kv, K, D_v] of every call, and computes nothing."""
+    """Keeps the values [H_kv, K, D_v] of every attention module, and computes nothing."""
 
-    seen: list = field(default_factory=list)
+    seen: dict = field(default_factory=dict)
 
     def attend(self, call):
-        self.seen.append(call.value[0].clone())
+        self.seen[id(call.module)] = call.value[0].clone()
 
 
-def passed(module, parts, ids):
-    """The values of each attention call, and what each of `parts` returned."""
-    returned, values = [], Values()
-    handles = [p.register_forward_hook(lambda m, args, out: returned.append(out)) for p in parts]
+def passed(model, parts, tokens):
+    """The values of each layer, and what each of `parts` returned."""
+    returned, values, module = {}, Values(), model.module()
+    handles = [p.register_forward_hook(lambda m, args, out: returned.update({id(m): out})) for p in parts]
     try:
         with collecting(values):
-            run_forward(module, model_inputs(module, ids))
+            run_forward(module, model_inputs(module, tokens))
     finally:
         for handle in handles:
             handle.remove()
-    return values.seen, returned
+    layers = {layer: values.seen[key] for (key, _), layer in model.route.calls.items()}
+    return [layers[i] for i in sorted(layers)], [returned[id(part)] for part in parts]
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -46,7 +47,7 @@ def test_heads_times_projected_values_add_up_to_the_attention_output(family, loa
     tokens = model.tokenize(TEXT)
     trace = model.trace(tokens, Want(values=True))
     projections = [model.route.projections[i] for i in range(len(trace.layers))]
-    values, outputs = passed(model.module(), [p.module for p in projections], tokens.ids)
+    values, outputs = passed(model, [p.module for p in projections], tokens)
     for layer, projection, value, output in zip(trace.layers, projections, values, outputs, strict=True):
         assert isinstance(projection, Projection)
         matrix = projection.matrix().double().numpy().reshape(layer.heads, value.shape[2], -1)  # [H, D_v, d]

@@ -13,6 +13,7 @@ import numpy as np
 
 from attnviz.hooks import LayerCapture, ModelError
 from attnviz.plugins.backends.attention_function import AttentionCall
+from attnviz.plugins.backends.stacks import Span
 from attnviz.plugins.backends.statistics import RowStatistics, Scores, map_statistics, stream_statistics
 from attnviz.plugins.backends.value_norms import Projection, value_norms
 
@@ -65,6 +66,7 @@ class AttentionCollector:
     top_k        largest weights of every row to keep; 0 = none
     projections  layer -> output projection, or why there is none; None = value norms are not asked for
     without      why queries and keys are not kept; empty = they are
+    spans        layer -> tokens of the run that are its queries and its keys; a layer that is not in it has all
     shelf        where everything is put
     """
 
@@ -77,10 +79,15 @@ class AttentionCollector:
     projections: Mapping[int, Projection | str] | None = field(default=None, kw_only=True)
     outputs: list[torch.Tensor] = field(default_factory=list, kw_only=True)
     without: str = field(default="", kw_only=True)
+    spans: Mapping[int, tuple[Span, Span]] = field(default_factory=dict, kw_only=True)
     shelf: Shelf = field(default_factory=lambda: Shelf(0), kw_only=True)
     _counts: Counter[int] = field(default_factory=Counter)
     _masks: dict[int, tuple[torch.Tensor, _Mask]] = field(default_factory=dict)
     _visible: dict[int, np.ndarray[Any, Any]] = field(default_factory=dict)
+    _biases: dict[tuple[int, int], tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]] = field(
+        default_factory=dict
+    )
+    _added: dict[int, np.ndarray[Any, Any]] = field(default_factory=dict)
 
     def attend(self, call: AttentionCall) -> torch.Tensor | None:
         if call.query.shape[0] != 1:
@@ -96,7 +103,9 @@ class AttentionCollector:
             return None
         scores = self._scores(call)
         statistics = stream_statistics(scores, self.thumbnail, top_k=self.top_k)
-        self.captured[index] = self._capture(scores, statistics, self._values(index, scores))
+        self.captured[index] = placed(
+            self._capture(scores, statistics, self._values(index, scores)), self.spans.get(index)
+        )
         if call.query.shape[2] >= _LONG:
             _give_back()
         if self.layers is None and statistics.output is not None:
@@ -115,9 +124,6 @@ class AttentionCollector:
 
     def _scores(self, call: AttentionCall) -> Scores:
         mask = self._mask(call)
-        bias = None if call.bias is None else call.bias[0].float()
-        if mask.bias is not None:
-            bias = mask.bias if bias is None else bias + mask.bias
         return Scores(
             query=call.query[0].detach(),
             key=call.key[0].detach(),
@@ -125,7 +131,7 @@ class AttentionCollector:
             scale=call.scale,
             causal=mask.causal,
             visible=mask.visible,
-            bias=bias,
+            bias=self._bias(call, mask),
             softcap=call.softcap,
             sinks=None if call.sinks is None else call.sinks.detach().float().flatten(),
         )
@@ -139,10 +145,23 @@ class AttentionCollector:
             held = self._masks[id(call.mask)] = (call.mask, _read_mask(call.mask[0]))
         return held[1]
 
+    def _bias(self, call: AttentionCall, mask: _Mask) -> torch.Tensor | None:
+        """[1 or H, Q, K] what is added to the scores, one tensor for all layers that share it; None where that is 0."""
+        if call.bias is None:
+            return mask.bias
+        key = (id(call.bias), id(mask.bias))
+        if key not in self._biases:  # kept with what it is made of, as the masks are
+            bias = call.bias[0].float() if mask.bias is None else call.bias[0].float() + mask.bias
+            self._biases[key] = (call.bias, mask.bias, bias if bool(bias.any()) else None)
+        return self._biases[key][2]
+
     def _capture(self, scores: Scores, statistics: RowStatistics, values: dict[str, Any]) -> LayerCapture:
         visible = None
         if scores.visible is not None:
             visible = self._visible.setdefault(id(scores.visible), scores.visible.cpu().numpy())
+        bias = None
+        if scores.bias is not None and not self.without:
+            bias = self._added.setdefault(id(scores.bias), scores.bias.cpu().numpy())
         queries, keys = scores.query.shape[1], scores.key.shape[1]
         allowed, seen_by = visible_counts(queries, keys, scores.causal, visible)
         absent = {**values.pop("absent", {}), **({"q": self.without} if self.without else {})}
@@ -155,7 +174,7 @@ class AttentionCollector:
             allowed=self.shelf.place(allowed),
             seen_by=self.shelf.place(seen_by),
             visible=visible,
-            bias=None if scores.bias is None else scores.bias.cpu().numpy(),
+            bias=bias,
             softcap=scores.softcap,
             sinks=None if scores.sinks is None else scores.sinks.cpu().numpy(),
             absent=absent,
@@ -229,7 +248,19 @@ def _arrays(statistics: RowStatistics) -> dict[str, Any]:
     return {name: getattr(statistics, name).cpu().numpy() for name in names}
 
 
+_NO_DISTANCE = "Its queries are tokens of the decoder and its keys tokens of the encoder: they stand in no one order."
 _NO_VALUES = "This model is read through the maps it returns, which come without its values."
+
+
+def placed(capture: LayerCapture, spans: tuple[Span, Span] | None) -> LayerCapture:
+    """With the tokens of the run that are its queries and keys; between two different spans there is no distance."""
+    if spans is None:
+        return capture
+    if spans[0] == spans[1]:
+        return replace(capture, queries=spans[0], keys=spans[1])
+    distance = np.full_like(capture.distance, np.nan)
+    absent = {**capture.absent, "distance": _NO_DISTANCE}
+    return replace(capture, queries=spans[0], keys=spans[1], distance=distance, absent=absent)
 
 
 def capture_map(

@@ -1,27 +1,29 @@
 """What a capture will take, before it runs: bytes by formula, seconds from a short run when the model is loaded.
 
-A trace of T tokens holds, for each layer with H heads over H_kv key heads of width D and n ≤ `thumbnail` cells an edge,
+A trace holds, for each layer of Q queries and K keys (all T tokens, but of a model with encoder and decoder those of
+the layer's stack) with H heads over H_kv key heads of width D, in n × m ≤ `thumbnail` cells,
 
-    (H + H_kv)·T·D·(4 or 2)   queries and keys, in float32 or float16        [H, T, T] float32 maps on the eager route
-    16·H·T + 16·T             statistics of rows and keys, and their counts
-    H·n²                      thumbnail
-    8·H·T·min(k, T)           largest weights and their keys                    4·H·T   norms of values
+    (H·Q + H_kv·K)·D·(4 or 2)   queries and keys, in float32 or float16      [H, Q, K] float32 maps on the eager route
+    4·H·(3·Q + K) + 8·(Q + K)   statistics of rows and keys, and their counts
+    H·n·m                       thumbnail
+    8·H·Q·min(k, K)             largest weights and their keys               4·H·K   norms of values
 
-and T² for every window shorter than the text. Not counted: a bias that a model adds to its scores, and the masks of the
-eager route, which are only seen in the maps.
+and T² for every window shorter than the text, and once for a stack whose scores are added a bias to 4·H·Q·K. Not
+counted: the masks of the eager route, which are only seen in the maps.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from attnviz.hooks import Estimate, ModelError, Want
+from attnviz.plugins.backends.stacks import Lengths
 from attnviz.plugins.backends.statistics import Scores, map_statistics, query_block, stream_statistics
 
 if TYPE_CHECKING:
@@ -29,7 +31,7 @@ if TYPE_CHECKING:
 
 FLOAT32_BUDGET = 64 << 20  # bytes of all queries and keys of a run that are kept in float32
 FLOAT16_BUDGET = 2 << 30  # bytes of them that are kept in float16; beyond, only what was streamed is kept
-_SHORT, _LONG = 16, 64  # tokens of the two forward passes that are timed
+TIMED_TOKENS = 16, 64  # of the two forward passes that are timed
 _FEW, _MANY = 128, 1024  # tokens of the two pieces of attention that are timed
 _TOP_K = 8
 _REPEATS, _PATIENCE = 5, 0.05  # a measure is repeated so often, or until so many seconds are spent
@@ -46,19 +48,23 @@ class LayerShape:
     window: int | None = None
     values: bool = False  # norms of values can be given
     sinks: bool = False
+    stack: str = ""
+    biases: int = 0  # heads of the bias that is added to the scores: 0, 1 or all
 
-    def query_key_bytes(self, tokens: int, number: int) -> int:
+    def query_key_bytes(self, lengths: Lengths, number: int) -> int:
         """Bytes of queries and keys at `number` bytes a number."""
-        return (self.heads + self.kv_heads) * tokens * self.width * number
+        queries, keys = lengths.shape(self.stack)
+        return (self.heads * queries + self.kv_heads * keys) * self.width * number
 
-    def statistics_bytes(self, tokens: int, want: Want) -> int:
-        """Bytes of everything else but the mask, and maps if the layer gives these."""
-        cell = max(1, -(-tokens // want.thumbnail))
-        pictures = self.heads * (-(-tokens // cell)) ** 2
-        streamed = 16 * self.heads * tokens + 16 * tokens
-        ranked = 8 * self.heads * tokens * min(want.top_k, tokens)
-        norms = 4 * self.heads * tokens if want.values and self.values else 0
-        maps = 0 if self.width else 4 * self.heads * tokens**2
+    def statistics_bytes(self, lengths: Lengths, want: Want) -> int:
+        """Bytes of everything else but the mask and the bias, and maps if the layer gives these."""
+        queries, keys = lengths.shape(self.stack)
+        cell = max(1, -(-max(queries, keys) // want.thumbnail))
+        pictures = self.heads * -(-queries // cell) * -(-keys // cell)
+        streamed = 4 * self.heads * (3 * queries + keys) + 8 * (queries + keys)
+        ranked = 8 * self.heads * queries * min(want.top_k, keys)
+        norms = 4 * self.heads * keys if want.values and self.values else 0
+        maps = 0 if self.width else 4 * self.heads * queries * keys
         return streamed + pictures + ranked + norms + maps + (4 * self.heads if self.sinks else 0)
 
 
@@ -74,39 +80,47 @@ class Level:
         return {4: "float32", 2: "float16", 0: f"float32 without queries and keys. {self.reason}"}[self.number]
 
 
-def choose_level(shapes: Iterable[LayerShape], tokens: int) -> Level:
+def choose_level(shapes: Iterable[LayerShape], lengths: Lengths) -> Level:
     """float32 where queries and keys fit the budget, else float16, else none of them. Depends on nothing else."""
-    full = sum(shape.query_key_bytes(tokens, 4) for shape in shapes)
+    full = sum(shape.query_key_bytes(lengths, 4) for shape in shapes)
     if full <= FLOAT32_BUDGET:
         return Level(4)
     if full // 2 <= FLOAT16_BUDGET:
         return Level(2)
     reason = (
-        f"Queries and keys of {tokens} tokens would take {in_words(full // 2)} in float16, and at most "
+        f"Queries and keys of {lengths.count} tokens would take {in_words(full // 2)} in float16, and at most "
         f"{in_words(FLOAT16_BUDGET)} are kept: ask for fewer layers, or use a shorter prompt"
     )
     return Level(0, reason)
 
 
-def kept_bytes(shapes: Iterable[LayerShape], tokens: int, want: Want, level: Level) -> int:
-    """Bytes of the arrays of a trace, without the masks."""
-    return sum(s.query_key_bytes(tokens, level.number) + s.statistics_bytes(tokens, want) for s in shapes)
+def kept_bytes(shapes: Iterable[LayerShape], lengths: Lengths, want: Want, level: Level) -> int:
+    """Bytes of the arrays of a trace, without masks and biases."""
+    return sum(s.query_key_bytes(lengths, level.number) + s.statistics_bytes(lengths, want) for s in shapes)
 
 
-def mask_bytes(shapes: Iterable[LayerShape], tokens: int) -> int:
+def mask_bytes(shapes: Iterable[LayerShape], lengths: Lengths) -> int:
     """Bytes of the masks; layers of one window share theirs."""
-    return len({s.window for s in shapes if s.width and s.window and s.window < tokens}) * tokens**2
+    windows = {(s.stack, s.window) for s in shapes if s.width and s.window}
+    sizes = [(window, *lengths.shape(stack)) for stack, window in windows]
+    return sum(queries * keys for window, queries, keys in sizes if window < keys)
 
 
-def working_bytes(shapes: Iterable[LayerShape], tokens: int, state: int, inner: int) -> int:
+def bias_bytes(shapes: Iterable[LayerShape], lengths: Lengths, level: Level) -> int:
+    """Bytes of the biases, which the layers of a stack share. They go with queries and keys."""
+    biased = {(s.stack, s.biases) for s in shapes} if level.number else set()
+    return sum(4 * biases * queries * keys for stack, biases in biased for queries, keys in [lengths.shape(stack)])
+
+
+def working_bytes(shapes: Iterable[LayerShape], lengths: Lengths, state: int, inner: int) -> int:
     """About what a forward pass takes beside the trace: states of `state` numbers, inner ones of the MLP, one layer's
     attention, and the masks in the forms that the model passes them round.
     """
-    layers = list(shapes)
+    layers, tokens = list(shapes), lengths.count
     most = max((s.heads for s in layers), default=0)
     maps = any(not s.width for s in layers)
     attention = 12 * most * tokens**2 if maps else 8 * query_block() * tokens
-    return 4 * tokens * (20 * state + 8 * inner) + attention + 3 * mask_bytes(layers, tokens)
+    return 4 * tokens * (20 * state + 8 * inner) + attention + 3 * mask_bytes(layers, lengths)
 
 
 # --------------------------------------------------------------------------------------------- time
@@ -126,22 +140,24 @@ class Pace:
     ranked: tuple[float, float]
     together: bool
 
-    def seconds(self, shapes: Iterable[LayerShape], tokens: int, want: Want) -> float:
-        return self.start + self.token * tokens + self.attention(shapes, tokens, want)
+    def seconds(self, shapes: Iterable[LayerShape], lengths: Lengths, want: Want) -> float:
+        return self.start + self.token * lengths.count + self.attention(shapes, lengths, want)
 
-    def attention(self, shapes: Iterable[LayerShape], tokens: int, want: Want) -> float:
+    def attention(self, shapes: Iterable[LayerShape], lengths: Lengths, want: Want) -> float:
         """The part that grows with the square of the length."""
+        return sum(self._layer(shape, *lengths.shape(shape.stack), want) for shape in shapes)
+
+    def _layer(self, shape: LayerShape, queries: int, keys: int, want: Want) -> float:
         cost = self.ranked if want.top_k else self.plain
-        blocks = 1 if self.together else -(-tokens // query_block())
-        return sum((1 if self.together else s.heads) * (cost[0] * blocks + cost[1] * tokens**2) for s in shapes)
+        blocks = 1 if self.together else -(-queries // query_block())
+        return (1 if self.together else shape.heads) * (cost[0] * blocks + cost[1] * queries * keys)
 
 
 def measure_pace(
-    shapes: Mapping[int, LayerShape], device: torch.device, positions: int | None, forward: Callable[[int], Any]
+    shapes: Mapping[int, LayerShape], device: torch.device, runs: Sequence[Lengths], forward: Callable[[Lengths], Any]
 ) -> Pace | None:
-    """Times two short captures, and the attention of one head at two lengths; None for a model without attention.
-
-    `forward(T)` captures T tokens.
+    """Times the captures of one or two short runs, and the attention of one head at two lengths; None for a model
+    without attention.
     """
     layers = list(shapes.values())
     if not layers:
@@ -150,12 +166,12 @@ def measure_pace(
     shape = max(layers, key=lambda s: s.heads)
     plain, ranked = (_attention_cost(shape, device, together, top_k) for top_k in (0, _TOP_K))
     first = Pace(0.0, 0.0, plain, ranked, together)
-    lengths = sorted({min(count, positions or count) for count in (_SHORT, _LONG)})
-    taken = [_seconds(partial(forward, count)) for count in lengths]
-    spent = [max(0.0, s - first.attention(layers, n, Want())) for n, s in zip(lengths, taken, strict=True)]
-    token = (spent[-1] - spent[0]) / (lengths[-1] - lengths[0]) if len(lengths) > 1 else 0.0
-    token = max(token, 0.0) or spent[-1] / lengths[-1]
-    return Pace(max(0.0, spent[-1] - token * lengths[-1]), token, plain, ranked, together)
+    taken = [_seconds(partial(forward, lengths)) for lengths in runs]
+    spent = [max(0.0, s - first.attention(layers, n, Want())) for n, s in zip(runs, taken, strict=True)]
+    counts = [lengths.count for lengths in runs]
+    token = (spent[-1] - spent[0]) / (counts[-1] - counts[0]) if len(counts) > 1 else 0.0
+    token = max(token, 0.0) or spent[-1] / counts[-1]
+    return Pace(max(0.0, spent[-1] - token * counts[-1]), token, plain, ranked, together)
 
 
 def _attention_cost(shape: LayerShape, device: torch.device, together: bool, top_k: int) -> tuple[float, float]:

@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from attnviz.hooks import Ints, ModelError
+from attnviz.hooks import Floats, Ints, ModelError, Tokens
+from attnviz.plugins.backends.stacks import has_decoder
 
 if TYPE_CHECKING:
     import torch
 
+_PROBE_TOKENS, _PROBE_TARGET = 8, 5
 _RELATIVE_ERROR = {"torch.float16": 1e-2, "torch.bfloat16": 4e-2}
 
 
@@ -27,25 +29,69 @@ class Runner(Protocol):
 
 
 def model_inputs(
-    module: torch.nn.Module, ids: Ints, *, logits_at: Sequence[int] | None = None, **options: Any
+    module: torch.nn.Module, tokens: Tokens, *, logits_at: Sequence[int] | None = None, **options: Any
 ) -> dict[str, Any]:
-    """Arguments of `module.forward` for one prompt, without a cache.
+    """Arguments of `module.forward` for one run, without a cache.
 
     logits_at   positions whose logits are needed; others are not computed where the model can leave them out
     """
     import torch
 
-    device = input_device(module)
-    input_ids = torch.tensor(np.asarray(ids)[None], dtype=torch.long, device=device)  # [1, T]
-    inputs: dict[str, Any] = {"input_ids": input_ids, "return_dict": True, **options}
+    inputs: dict[str, Any] = {**given_inputs(module, tokens), "return_dict": True, **options}
     accepted = inspect.signature(module.forward).parameters
-    if "attention_mask" in accepted:
-        inputs["attention_mask"] = torch.ones_like(input_ids)
     if "use_cache" in accepted:
         inputs["use_cache"] = False
     if logits_at is not None and "logits_to_keep" in accepted:
-        inputs["logits_to_keep"] = torch.tensor(list(logits_at), dtype=torch.long, device=device)
+        rows = [position - (tokens.decoder_from or 0) for position in logits_at]
+        inputs["logits_to_keep"] = torch.tensor(rows, dtype=torch.long, device=input_device(module))
     return inputs
+
+
+def given_inputs(module: torch.nn.Module, tokens: Tokens) -> dict[str, Any]:
+    """What the module reads: ids or numbers, of a model with encoder and decoder those of both; and that all is seen.
+
+    Masks are said where the module takes them: some families would take a start token for padding.
+    """
+    import torch
+
+    device, accepted = input_device(module), inspect.signature(module.forward).parameters
+    if tokens.values is not None:
+        given = {module.main_input_name: torch.tensor(tokens.values[None], dtype=module.dtype, device=device)}
+    else:
+        given = {"input_ids": _batch(tokens.ids[: tokens.decoder_from], device)}
+        if "attention_mask" in accepted:
+            given["attention_mask"] = torch.ones_like(given["input_ids"])
+    if tokens.decoder_from is not None:
+        given["decoder_input_ids"] = _batch(tokens.ids[tokens.decoder_from :], device)
+        if "decoder_attention_mask" in accepted:
+            given["decoder_attention_mask"] = torch.ones_like(given["decoder_input_ids"])
+    return given
+
+
+def _batch(ids: Ints, device: torch.device) -> torch.Tensor:
+    """[1, T]"""
+    import torch
+
+    return torch.tensor(ids[None], dtype=torch.long, device=device)
+
+
+def few_tokens(module: torch.nn.Module, vocabulary: int) -> Tokens:
+    """A run of a few tokens that a model is looked at with.
+
+    Of a model with encoder and decoder source and target differ in length, so that maps tell by their shape what they
+    are of.
+    """
+    source = _PROBE_TOKENS
+    count = source + _PROBE_TARGET if has_decoder(module) else source
+    ids = np.arange(count) * 7 % max(vocabulary - 1, 1) + 1
+    return bare_tokens(ids, decoder_from=source if has_decoder(module) else None)
+
+
+def bare_tokens(ids: Ints, decoder_from: int | None = None, values: Floats | None = None) -> Tokens:
+    """Ids that are no text."""
+    count = len(ids)
+    blank = ("",) * count
+    return Tokens(ids, blank, np.full((count, 2), -1), np.zeros(count, bool), "", (), values, decoder_from)
 
 
 def run_forward(runner: Runner, inputs: dict[str, Any]) -> Any:
@@ -60,7 +106,7 @@ def run_forward(runner: Runner, inputs: dict[str, Any]) -> Any:
         with torch.inference_mode():
             return runner(**inputs)
     except torch.OutOfMemoryError as error:
-        length = inputs["input_ids"].shape[1]
+        length = sum(inputs[name].shape[-1] for name in ("input_ids", "decoder_input_ids") if name in inputs)
         raise ModelError(f"The device has too little free memory for {length} tokens: use a shorter prompt.") from error
 
 
@@ -76,6 +122,6 @@ def tolerance(dtype: torch.dtype) -> float:
 
 
 def logits_of(output: Any) -> torch.Tensor | None:
-    """[T, V] logits of the only prompt, or None for a model without an output head."""
+    """[T, V] logits of the only prompt (of the decoder's tokens), or None for a model without an output head."""
     logits = getattr(output, "logits", None)
     return None if logits is None else logits[0]

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from attnviz.hooks import BadInput, LiveRow, Sampling, StopTexts, TokenLabels, Tokens
-from attnviz.plugins.backends.forward import Runner, input_device
+from attnviz.hooks import BadInput, LayerCard, LiveRow, Sampling, StopTexts, TokenLabels, Tokens
+from attnviz.plugins.backends.forward import Runner, bare_tokens, given_inputs, input_device
 from attnviz.plugins.backends.live_rows import RowListener, live_row
+from attnviz.plugins.backends.stacks import Lengths, has_decoder
 
 if TYPE_CHECKING:
     import torch
@@ -54,23 +55,25 @@ def generate_ids(
 ) -> list[int]:
     """New ids, the end token included if it came. `runner` None = the module itself."""
     import torch
-    from transformers import GenerationConfig
 
     if cancelled is not None and cancelled():
         return []
-    ids = torch.tensor(tokens.ids[None].copy(), dtype=torch.long, device=input_device(module))
-    received = _Stream(on_token, rows, len(tokens))
+    start = tokens.decoder_from or 0
     settings = generation_settings(module, tokenizer, sampling.max_new_tokens)
+    if tokens.decoder_from is not None:
+        settings["decoder_start_token_id"] = int(tokens.ids[start])  # the target begins with it: none is put before
+        settings["cache_implementation"] = None  # it is given one
+    received = _Stream(on_token, rows, Lengths.of(tokens))
     with torch.inference_mode(), rows.listener.listening() if rows else nullcontext():
         output = (runner or module).generate(
-            input_ids=ids,
-            attention_mask=torch.ones_like(ids),
-            generation_config=GenerationConfig(**settings),
-            logits_processor=[_Choice.of(sampling, ids.device)],
+            **given_inputs(module, tokens),
+            **_cache(tokens),
+            generation_config=_stated(settings),
+            logits_processor=[_Choice.of(sampling, input_device(module))],
             stopping_criteria=[_Cancelled(cancelled), *_Complete.of(sampling, tokens, tokenizer)],
             streamer=received,
         )
-    return [int(i) for i in output[0, ids.shape[1] :]]
+    return [int(i) for i in output[0, len(tokens) - start :]]
 
 
 def generation_fault(module: torch.nn.Module, tokenizer: Any) -> str | None:
@@ -78,10 +81,9 @@ def generation_fault(module: torch.nn.Module, tokenizer: Any) -> str | None:
     name = type(module).__name__
     if not module.can_generate():
         return f"{name} does not continue a text."
-    ids = np.array([1, 2, 1])
-    blank = Tokens(ids, ("",) * 3, np.full((3, 2), -1), np.zeros(3, bool), "")
+    prompt = bare_tokens(np.array([1, 2, 1]), decoder_from=2 if has_decoder(module) else None)
     try:
-        generate_ids(module, tokenizer, blank, Sampling(max_new_tokens=2), None, None)
+        generate_ids(module, tokenizer, prompt, Sampling(max_new_tokens=2), None, None)
     except (RuntimeError, ValueError, TypeError, AttributeError, IndexError) as error:
         return f"{name} cannot generate: {' '.join(str(error).split())[:200]}"
     return None
@@ -117,12 +119,33 @@ def _names_a_cache(module: torch.nn.Module) -> bool:
     return getattr(getattr(module, "generation_config", None), "cache_implementation", None) is not None
 
 
+def _cache(tokens: Tokens) -> dict[str, Any]:
+    """A cache that grows by the decoder's own layers: generate() would count those of T5's encoder."""
+    from transformers import DynamicCache, EncoderDecoderCache
+
+    if tokens.decoder_from is None:
+        return {}
+    return {"past_key_values": EncoderDecoderCache(DynamicCache(), DynamicCache())}
+
+
+def _stated(settings: Mapping[str, Any]) -> Any:
+    """A GenerationConfig of which nothing is filled in from the model's own files."""
+    from transformers import GenerationConfig
+
+    class Stated(GenerationConfig):  # type: ignore[misc]
+        def update(self, *args: Any, allow_custom_entries: bool = False, **changes: Any) -> Any:
+            """Where nothing is said, generate() would take what the files say; here it takes the defaults."""
+            return {} if allow_custom_entries else super().update(*args, **changes)
+
+    return Stated(**settings)
+
+
 @dataclass(frozen=True)
 class LiveRows:
-    """Who listens to the passes, of how many layers, and who gets the rows."""
+    """Who listens to the passes, of which layers, and who gets the rows."""
 
     listener: RowListener
-    layers: int
+    layers: Sequence[LayerCard]
     on_row: Callable[[LiveRow], None]
 
 
@@ -130,13 +153,13 @@ class LiveRows:
 class _Stream:
     """The streamer transformers hands each new id to. The prompt comes first and is not passed on.
 
-    `count`: tokens so far. Where stopping is decided one pass late (MPS) an id comes when the pass after it is done;
+    `lengths`: tokens so far. Where stopping is decided one pass late (MPS) an id comes when the pass after it is done;
     the oldest pass is then still the one it was chosen from.
     """
 
     on_token: Callable[[int], None] | None
     rows: LiveRows | None
-    count: int
+    lengths: Lengths
     prompt_seen: bool = False
 
     def put(self, value: torch.Tensor) -> None:
@@ -148,8 +171,8 @@ class _Stream:
                 self.on_token(int(token_id))
             if self.rows is not None:
                 passed = self.rows.listener.passes.popleft()
-                self.rows.on_row(live_row(passed, self.rows.layers, self.count, int(token_id)))
-            self.count += 1
+                self.rows.on_row(live_row(passed, self.rows.layers, self.lengths, int(token_id)))
+            self.lengths = replace(self.lengths, count=self.lengths.count + 1)
 
     def end(self) -> None:
         return None
@@ -181,7 +204,9 @@ class _Complete:
         """One, or none without a stop text."""
         if not sampling.stop:
             return []
-        return [cls(StopTexts(sampling.stop, prompt, TokenLabels.of(tokenizer)), len(prompt))]
+        return [
+            cls(StopTexts(sampling.stop, prompt, TokenLabels.of(tokenizer)), len(prompt) - (prompt.decoder_from or 0))
+        ]
 
     def __call__(self, input_ids: torch.Tensor, scores: Any, **kwargs: Any) -> torch.Tensor:
         import torch

@@ -25,16 +25,19 @@ from attnviz.hooks import (
     Trace,
     Unavailable,
     Want,
+    begin_target,
     continue_tokens,
     tokenize_messages,
     tokenize_text,
 )
 from attnviz.plugins.backends import attention_function
-from attnviz.plugins.backends.capture import AttentionCollector, Shelf, capture_map
+from attnviz.plugins.backends.capture import AttentionCollector, Shelf, capture_map, placed
 from attnviz.plugins.backends.estimate import (
+    TIMED_TOKENS,
     LayerShape,
     Level,
     Pace,
+    bias_bytes,
     choose_level,
     kept_bytes,
     mask_bytes,
@@ -42,7 +45,7 @@ from attnviz.plugins.backends.estimate import (
     refuse_beyond_memory,
     working_bytes,
 )
-from attnviz.plugins.backends.forward import Runner, input_device, model_inputs, run_forward
+from attnviz.plugins.backends.forward import Runner, bare_tokens, input_device, model_inputs, run_forward
 from attnviz.plugins.backends.generation import (
     LiveRows,
     check_sampling,
@@ -55,7 +58,9 @@ from attnviz.plugins.backends.live_rows import InterfaceRows, MapRows, watch_map
 from attnviz.plugins.backends.loading import Loaded, load_model, quiet
 from attnviz.plugins.backends.readout import Readout, find_readout
 from attnviz.plugins.backends.residual import watch
-from attnviz.plugins.backends.route import Route, choose_route
+from attnviz.plugins.backends.route import Route, choose_route, returned_maps
+from attnviz.plugins.backends.stacks import DECODER, ENCODER, Lengths, Span, has_decoder
+from attnviz.plugins.backends.target import first_ids
 
 
 def load(spec: ModelSpec) -> HuggingFaceModel:
@@ -75,11 +80,21 @@ def load(spec: ModelSpec) -> HuggingFaceModel:
 def _pace(model: HuggingFaceModel) -> Pace | None:
     """How fast it is, from two short captures; None for a model without attention."""
 
-    def forward(count: int) -> Trace:
-        ids = np.arange(count) % max(model.card.vocabulary - 1, 1) + 1
-        return model.trace(Tokens(ids, ("",) * count, np.full((count, 2), -1), np.zeros(count, bool), ""), Want())
+    def forward(lengths: Lengths) -> Trace:
+        ids = np.arange(lengths.count) % max(model.card.vocabulary - 1, 1) + 1
+        return model.trace(bare_tokens(ids, lengths.decoder_from), Want())
 
-    return measure_pace(model.route.shapes, input_device(model.loaded.module), model.card.positions, forward)
+    runs = list(dict.fromkeys(_short_run(model, count) for count in TIMED_TOKENS))
+    return measure_pace(model.route.shapes, input_device(model.loaded.module), runs, forward)
+
+
+def _short_run(model: HuggingFaceModel, count: int) -> Lengths:
+    """At most `count` tokens, and of a model with encoder and decoder as many for each."""
+    target = min(count, model.card.positions or count)
+    if not has_decoder(model.loaded.module):
+        return Lengths(target)
+    source = min(count, model.card.source_positions or count)
+    return Lengths(source + target, source)
 
 
 def _readout(loaded: Loaded) -> Readout | Unavailable:
@@ -110,12 +125,15 @@ class HuggingFaceModel:
         return module
 
     def tokenize(self, prompt: str | Sequence[Message]) -> Tokens:
-        tokenizer = self.loaded.tokenizer
-        place: dict[str, Any] = {"positions": self.card.positions, "model": self.card.name}
+        tokenizer, module = self.loaded.tokenizer, self.loaded.module
+        limit = self.card.source_positions if has_decoder(module) else self.card.positions
+        place: dict[str, Any] = {"positions": limit, "model": self.card.name}
         if isinstance(prompt, str):
             tokens = tokenize_text(tokenizer, self.labels, prompt, **place)
         else:
             tokens = tokenize_messages(tokenizer, self.labels, prompt, **place)
+        if has_decoder(module):
+            tokens = begin_target(tokens, first_ids(module), self.labels)
         self._check(tokens)
         return tokens
 
@@ -131,32 +149,40 @@ class HuggingFaceModel:
             return self._trace({}, "float32", "attention was not asked for.", 0.0)
         if "attention" not in self.card.capabilities:
             raise Unavailable(self.card.missing["attention"])
-        refuse_beyond_memory(self.estimate(len(tokens), want), len(tokens), input_device(self.loaded.module))
+        refuse_beyond_memory(
+            self.estimate(len(tokens), want, tokens.decoder_from), len(tokens), input_device(self.loaded.module)
+        )
         start = time.perf_counter()
         captured, precision = (self._capture if self.route.name == "interface" else self._maps)(tokens, want, layers)
         return self._trace(captured, precision, "this layer was not asked for.", time.perf_counter() - start)
 
-    def estimate(self, count: int, want: Want) -> Estimate:
+    def estimate(self, count: int, want: Want, decoder_from: int | None = None) -> Estimate:
         """What a trace of `count` tokens will take; see Estimate. The formula is in estimate.py."""
         if "attention" not in self.card.capabilities:
             raise Unavailable(self.card.missing["attention"])
-        shapes = self._shapes(want)
-        level = choose_level(shapes, count)
+        shapes, lengths = self._shapes(want), Lengths(count, decoder_from)
+        level = choose_level(shapes, lengths)
         config = self.loaded.module.config.get_text_config()
         state = int(getattr(config, "hidden_size", 0))
         inner = int(getattr(config, "intermediate_size", None) or getattr(config, "n_inner", None) or 4 * state)
-        held = kept_bytes(shapes, count, want, level) + mask_bytes(shapes, count)
-        seconds = float("nan") if self.pace is None else self.pace.seconds(shapes, count, want)
+        held = kept_bytes(shapes, lengths, want, level)
+        held += mask_bytes(shapes, lengths) + bias_bytes(shapes, lengths, level)
+        seconds = float("nan") if self.pace is None else self.pace.seconds(shapes, lengths, want)
         precision = level.name if self.route.name == "interface" else self.card.dtype
-        return Estimate(held, held + working_bytes(shapes, count, state, inner), seconds, precision)
+        return Estimate(held, held + working_bytes(shapes, lengths, state, inner), seconds, precision)
 
     def _shapes(self, want: Want) -> list[LayerShape]:
         """Of the layers asked for."""
         return [shape for layer, shape in self.route.shapes.items() if want.layers is None or layer in want.layers]
 
+    def _spans(self, tokens: Tokens) -> dict[int, tuple[Span, Span]]:
+        """Of each layer of a model with encoder and decoder the tokens that are its queries and its keys."""
+        lengths = Lengths.of(tokens)
+        return {card.index: lengths.spans(card.stack) for card in self.card.layers if card.stack}
+
     def _capture(self, tokens: Tokens, want: Want, layers: Sequence[int]) -> tuple[dict[int, LayerCapture], str]:
-        shapes, count = self._shapes(want), len(tokens)
-        level = choose_level(shapes, count)
+        shapes, lengths = self._shapes(want), Lengths.of(tokens)
+        level = choose_level(shapes, lengths)
         calls = {key: layer for key, layer in self.route.calls.items() if layer in set(layers)}
         collector = AttentionCollector(
             calls,
@@ -165,21 +191,25 @@ class HuggingFaceModel:
             top_k=want.top_k,
             projections=self.route.projections if want.values else None,
             without=level.reason,
-            shelf=Shelf(kept_bytes(shapes, count, want, level)),
+            spans=self._spans(tokens),
+            shelf=Shelf(kept_bytes(shapes, lengths, want, level)),
         )
-        inputs = model_inputs(self.loaded.module, tokens.ids, logits_at=[len(tokens) - 1])
+        inputs = model_inputs(self.loaded.module, tokens, logits_at=[len(tokens) - 1])
         with attention_function.collecting(collector):
             run_forward(self.runner, inputs)
         return collector.captured, _precision(collector.captured, level)
 
     def _maps(self, tokens: Tokens, want: Want, layers: Sequence[int]) -> tuple[dict[int, LayerCapture], str]:
-        inputs = model_inputs(self.loaded.module, tokens.ids, logits_at=[len(tokens) - 1], output_attentions=True)
-        maps = run_forward(self.runner, inputs).attentions
-        return {
-            layer: capture_map(weights[0], want.thumbnail, self.card.causal, top_k=want.top_k, values=want.values)
-            for layer, weights in zip(self.route.maps, (m for m in maps if m is not None), strict=True)
-            if layer in layers
-        }, self.card.dtype
+        inputs = model_inputs(self.loaded.module, tokens, logits_at=[len(tokens) - 1], output_attentions=True)
+        maps = returned_maps(run_forward(self.runner, inputs))
+        spans = self._spans(tokens)
+        found = {}
+        for layer, weights in zip(self.route.maps, maps, strict=True):
+            if layer in layers:
+                causal = self.card.causal and self.card.layers[layer].stack in ("", DECODER)
+                capture = capture_map(weights[0], want.thumbnail, causal, top_k=want.top_k, values=want.values)
+                found[layer] = placed(capture, spans.get(layer))
+        return found, self.card.dtype
 
     def _trace(self, captured: dict[int, LayerCapture], precision: str, why: str, seconds: float) -> Trace:
         found = tuple(captured.get(index) for index in range(len(self.card.layers)))
@@ -216,22 +246,28 @@ class HuggingFaceModel:
         if "generation" not in self.card.capabilities:
             raise Unavailable(self.card.missing["generation"])
         self._check(tokens)
-        check_sampling(sampling, len(tokens), self.card.positions, self.card.name)
+        check_sampling(sampling, len(tokens) - (tokens.decoder_from or 0), self.card.positions, self.card.name)
         module, tokenizer = self.loaded.module, self.loaded.tokenizer
-        rows = None if on_row is None else self._live_rows(len(tokens), on_row)
+        rows = None if on_row is None else self._live_rows(tokens, on_row)
         new = generate_ids(module, tokenizer, tokens, sampling, on_token, cancelled, self.runner, rows)
         return continue_tokens(tokens, new, self.labels)
 
-    def _live_rows(self, count: int, on_row: Callable[[LiveRow], None]) -> LiveRows | None:
-        """Who listens to the passes of an answer to `count` tokens; None where there is no attention to hear."""
+    def _live_rows(self, prompt: Tokens, on_row: Callable[[LiveRow], None]) -> LiveRows | None:
+        """Who listens to the passes of an answer; None where there is no attention to hear.
+
+        An encoder reads before the first pass and has no rows of the answer.
+        """
         if "attention" not in self.card.capabilities:
             return None
-        layers = len(self.card.layers)
+        layers = self.card.layers
         if self.route.name == "interface":
-            return LiveRows(InterfaceRows(self.route.calls), layers, on_row)
+            calls = {key: layer for key, layer in self.route.calls.items() if layers[layer].stack != ENCODER}
+            return LiveRows(InterfaceRows(calls), layers, on_row)
         # the pass over the prompt returns all its maps, as for a trace
-        refuse_beyond_memory(self.estimate(count, Want()), count, input_device(self.loaded.module))
-        return LiveRows(MapRows(self.route.maps), layers, on_row)
+        estimate = self.estimate(len(prompt), Want(), prompt.decoder_from)
+        refuse_beyond_memory(estimate, len(prompt), input_device(self.loaded.module))
+        maps = [layer for layer in self.route.maps if layers[layer].stack != ENCODER]
+        return LiveRows(MapRows(maps), layers, on_row)
 
     def label(self, token_id: int) -> str:
         return self.labels.label(token_id)
@@ -245,18 +281,34 @@ class HuggingFaceModel:
         Raises:
             BadInput: no tokens, ids outside the vocabulary, or more than the model has positions.
         """
-        count, positions = len(tokens), self.card.positions
-        if count == 0:
+        if len(tokens) == 0:
             raise BadInput("There are no tokens to run.")
-        if positions is not None and count > positions:
-            raise BadInput(f"{count} tokens are more than the {positions} positions of {self.card.name}.")
-        highest, lowest = int(tokens.ids.max()), int(tokens.ids.min())
+        if tokens.decoder_from is None and has_decoder(self.loaded.module):
+            raise BadInput(
+                f"{self.card.name} has an encoder and a decoder: expected tokens of both (see Tokens.decoder_from), "
+                f"got {len(tokens)} of one."
+            )
+        self._check_length(tokens)
+        ids = tokens.ids
+        highest, lowest = int(ids.max()), int(ids.min())
         if highest >= self.card.vocabulary or lowest < 0:
             wrong = highest if highest >= self.card.vocabulary else lowest
             raise BadInput(
                 f"Token id {wrong} is outside the vocabulary of {self.card.name}, which has "
                 f"{self.card.vocabulary} ids: the tokenizer belongs to another model."
             )
+
+    def _check_length(self, tokens: Tokens) -> None:
+        name, split = self.card.name, tokens.decoder_from
+        parts = [(name, len(tokens), self.card.positions)]
+        if split is not None:
+            source = (f"the encoder of {name}", split, self.card.source_positions)
+            parts = [source, (f"the decoder of {name}", len(tokens) - split, self.card.positions)]
+        for reader, count, positions in parts:
+            if count == 0:
+                raise BadInput(f"There are no tokens for {reader}.")
+            if positions is not None and count > positions:
+                raise BadInput(f"{count} tokens are more than the {positions} positions of {reader}.")
 
 
 def _precision(captured: dict[int, LayerCapture], level: Level) -> str:
@@ -277,15 +329,23 @@ def vocabulary_of(loaded: Loaded) -> int:
     return int(loaded.module.get_input_embeddings().weight.shape[0])
 
 
+_TARGET_LIMITS = ("max_target_positions", "max_decoder_position_embeddings", "max_position_embeddings")
+_SOURCE_LIMITS = ("max_source_positions", "max_encoder_position_embeddings", "max_position_embeddings")
+
+
 def positions_of(loaded: Loaded) -> int | None:
-    """Most tokens the model takes. Where positions are counted from the padding id on, those are not for use."""
+    """Most tokens the model takes, or its decoder. Where positions are counted from the padding id on, those are not
+    for use.
+    """
     import torch
 
-    config = loaded.module.config.get_text_config()
-    limit = getattr(config, "max_position_embeddings", None)
+    module = loaded.module
+    if has_decoder(module):
+        return _limit(module.config, "decoder", _TARGET_LIMITS)
+    limit = getattr(module.config.get_text_config(), "max_position_embeddings", None)
     if limit is None or int(limit) <= 0:
         return None
-    for name, part in loaded.module.named_modules():
+    for name, part in module.named_modules():
         if (
             isinstance(part, torch.nn.Embedding)
             and name.endswith("position_embeddings")
@@ -293,6 +353,16 @@ def positions_of(loaded: Loaded) -> int | None:
         ):
             return int(limit) - int(part.padding_idx) - 1
     return int(limit)
+
+
+def _limit(config: Any, stack: str, names: tuple[str, ...]) -> int | None:
+    """Most tokens that a stack takes, as its own configuration says or that of the whole; None = no limit."""
+    for place in (getattr(config, stack, None), config):
+        for name in names:
+            limit = getattr(place, name, None)
+            if limit is not None and int(limit) > 0:
+                return int(limit)
+    return None
 
 
 def _card(loaded: Loaded, route: Route, readout: Readout | Unavailable) -> ModelCard:
@@ -325,4 +395,5 @@ def _card(loaded: Loaded, route: Route, readout: Readout | Unavailable) -> Model
         notes=loaded.notes,
         weights_digest=loaded.digest,
         ends=() if "generation" in missing else tuple(end_ids(module, loaded.tokenizer)),
+        source_positions=_limit(module.config, "encoder", _SOURCE_LIMITS) if has_decoder(module) else None,
     )

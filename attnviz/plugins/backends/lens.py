@@ -51,7 +51,7 @@ def lens_table(
 
     check_request(tokens, positions, top_k, targets, sites)
     sublayers = sites == "sublayers"
-    names, states, logits = site_states(readout, module, tokens.ids, positions, sublayers=sublayers, runner=runner)
+    names, states, logits = site_states(readout, module, tokens, positions, sublayers=sublayers, runner=runner)
     vocabulary = logits.shape[1]
     check_vocabulary(top_k, targets, vocabulary)
     columns = Columns(len(names), len(positions), kept_tokens(top_k, vocabulary))
@@ -77,6 +77,11 @@ def check_request(tokens: Tokens, positions: Sequence[int], top_k: int, targets:
     for position in positions:
         if not 0 <= position < len(tokens):
             raise BadInput(f"Logit lens: position {position} is outside this run, which has 0 to {len(tokens) - 1}.")
+        if position < (tokens.decoder_from or 0):
+            raise BadInput(
+                f"Logit lens: position {position} is a token that the encoder reads, and only the decoder predicts: "
+                f"expected {tokens.decoder_from} to {len(tokens) - 1}."
+            )
     if len(targets) != len(positions):
         raise ShapeError("Logit lens targets", [len(positions)], [len(targets)])
     if top_k < 1:

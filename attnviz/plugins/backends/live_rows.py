@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from attnviz.hooks import LiveRow, ModelError
+from attnviz.hooks import LayerCard, LiveRow, ModelError
 from attnviz.plugins.backends import attention_function
 from attnviz.plugins.backends.attention_function import AttentionCall
 from attnviz.plugins.backends.capture import CallKey
+from attnviz.plugins.backends.stacks import Lengths
 
 if TYPE_CHECKING:
     import torch
@@ -98,12 +99,13 @@ def _ask(module: torch.nn.Module, args: Any, kwargs: dict[str, Any]) -> Any:
 def _hear(module: torch.nn.Module, args: Any, output: Any) -> None:
     listener = _maps.get()
     if listener is not None:
-        listener.heard(output.attentions)
+        names = ("decoder_attentions", "cross_attentions", "attentions")
+        listener.heard([weights for name in names for weights in getattr(output, name, None) or ()])
 
 
 @dataclass
 class MapRows:
-    """Last rows of the maps a model returns. `layers` [n]: layer of the n-th map."""
+    """Last rows of the maps a model returns. `layers` [n]: layer of the n-th map, an encoder's left out."""
 
     layers: Sequence[int]
     passes: deque[LastRows] = field(default_factory=deque)
@@ -124,8 +126,8 @@ class MapRows:
 # --------------------------------------------------------------------------------------------- rows of a token
 
 
-def live_row(rows: LastRows, layers: int, position: int, token_id: int) -> LiveRow:
-    """The rows of one pass as what the token at `position` was chosen from.
+def live_row(rows: LastRows, layers: Sequence[LayerCard], lengths: Lengths, token_id: int) -> LiveRow:
+    """The rows of one pass as what the token behind `lengths` was chosen from.
 
     Raises:
         ModelError: a layer keeps more keys than there are tokens.
@@ -133,16 +135,19 @@ def live_row(rows: LastRows, layers: int, position: int, token_id: int) -> LiveR
     import torch
 
     sizes = {layer: tuple(row.shape) for layer, row in rows.items()}
+    spans = {layer: lengths.spans(layers[layer].stack)[1] for layer in rows}
     for layer, (_, keys) in sizes.items():
-        if keys > position:
-            raise ModelError(f"Layer {layer} keeps {keys} keys for {position} tokens: its cache is of an unknown kind.")
+        tokens = spans[layer][1] - spans[layer][0]
+        if keys > tokens:
+            raise ModelError(f"Layer {layer} keeps {keys} keys for {tokens} tokens: its cache is of an unknown kind.")
     together = torch.cat([row.flatten().to(rows[next(iter(rows))].device) for row in rows.values()])
     flat = together.cpu().numpy()  # one transfer
-    weights = np.full((layers, max((heads for heads, _ in sizes.values()), default=0), position), np.nan, np.float32)
+    heads = max((card.heads for card in layers), default=0)
+    weights = np.full((len(layers), heads, lengths.count), np.nan, np.float32)
     start = 0
     for layer, (heads, keys) in sizes.items():
-        stop = start + heads * keys
-        weights[layer, :heads] = 0.0  # keys a window has dropped
-        weights[layer, :heads, position - keys :] = flat[start:stop].reshape(heads, keys)
+        stop, (first, last) = start + heads * keys, spans[layer]
+        weights[layer, :heads, first:last] = 0.0  # keys a window has dropped
+        weights[layer, :heads, last - keys : last] = flat[start:stop].reshape(heads, keys)
         start = stop
-    return LiveRow(position, token_id, weights)
+    return LiveRow(lengths.count, token_id, weights)

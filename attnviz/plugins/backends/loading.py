@@ -133,10 +133,6 @@ def _read(spec: ModelSpec) -> Loaded:
     device = choose_device(spec.device)
     source = _source(spec)
     config = _read_part(spec, "configuration", lambda: _config(source))
-    if getattr(config, "is_encoder_decoder", False):
-        raise ModelError(
-            f"{spec.source}: encoder-decoder models ({config.model_type}) cannot be loaded by this backend."
-        )
     dtype = choose_dtype(spec.dtype, device, config)
     cls = _read_part(spec, "configuration", lambda: _model_class(config))
     files = _check_files(source)
@@ -168,8 +164,6 @@ def _adopt(spec: ModelSpec) -> Loaded:
     module, tokenizer = spec.objects
     if not all(hasattr(tokenizer, name) for name in ("convert_ids_to_tokens", "all_special_ids", "get_vocab")):
         raise BadInput(f"Expected a transformers tokenizer beside the module, got {type(tokenizer).__name__}.")
-    if getattr(module.config, "is_encoder_decoder", False):
-        raise ModelError(f"{type(module).__name__}: encoder-decoder models cannot be loaded by this backend.")
     device = next(module.parameters()).device
     if spec.device != "auto" and choose_device(spec.device) != device:
         raise BadInput(f"The module is on {device}, not on {spec.device}: move it before, or leave the device to it.")
@@ -301,9 +295,12 @@ def _model_class(config: Any) -> Any:
 
     causal = auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
     masked = auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES
+    both = auto.MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES
     kind = config.model_type
     named = (getattr(config, "architectures", None) or [None])[0]
     if named is None:
+        if kind in both and getattr(config, "is_encoder_decoder", False):
+            return transformers.AutoModelForSeq2SeqLM
         if kind in masked and not getattr(config, "is_decoder", False):
             return transformers.AutoModelForMaskedLM
         return transformers.AutoModelForCausalLM if kind in causal else transformers.AutoModel

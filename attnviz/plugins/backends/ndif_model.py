@@ -47,6 +47,7 @@ from attnviz.plugins.backends.ndif_service import Cancelled, Service, find_key
 from attnviz.plugins.backends.nnsight_model import import_nnsight
 from attnviz.plugins.backends.outline import Outline, read_outline
 from attnviz.plugins.backends.route import Route
+from attnviz.plugins.backends.stacks import Lengths
 
 MAPS_BUDGET = 32 << 20  # bytes of maps that travel for one trace
 _TRIED = "tried against a stand-in for NDIF on this machine only, never against the service itself"
@@ -115,14 +116,16 @@ class NdifModel(HuggingFaceModel):
     def module(self) -> Any:
         raise Unavailable(f"{_AWAY}.")
 
-    def estimate(self, count: int, want: Want) -> Estimate:
+    def estimate(self, count: int, want: Want, decoder_from: int | None = None) -> Estimate:
         """Bytes that travel and are kept; how long NDIF takes cannot be known."""
         if "attention" not in self.card.capabilities:
             raise Unavailable(self.card.missing["attention"])
         places = self._places(range(len(self.card.layers)) if want.layers is None else want.layers)
         maps = self._map_bytes(places, count)
         shapes = [LayerShape(place.heads, place.heads, 1) for place in places.values()]
-        size = sum(shape.statistics_bytes(count, want) for shape in shapes) + (maps if maps <= MAPS_BUDGET else 0)
+        size = sum(shape.statistics_bytes(Lengths(count), want) for shape in shapes) + (
+            maps if maps <= MAPS_BUDGET else 0
+        )
         return Estimate(size, 2 * size, float("nan"), "the type NDIF holds the model in")
 
     def _places(self, layers: Sequence[int]) -> dict[int, Any]:
@@ -303,7 +306,7 @@ class NdifModel(HuggingFaceModel):
                 on_token(token_id)
             if on_row is not None and rows:
                 given = {layer: part[:, position - len(tokens), :position] for layer, part in rows.items()}
-                on_row(live_row(given, len(self.card.layers), position, token_id))
+                on_row(live_row(given, self.card.layers, Lengths(position), token_id))
         return answer
 
     def _rows_of_answer(self, answer: Tokens, new: int) -> dict[int, Any]:

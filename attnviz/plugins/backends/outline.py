@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from attnviz.hooks import LayerCard, ModelError, Unavailable
-from attnviz.plugins.backends.forward import logits_of, model_inputs, run_forward
+from attnviz.plugins.backends.forward import bare_tokens, logits_of, model_inputs, run_forward
 from attnviz.plugins.backends.readout import find_chain, first_passage
 from attnviz.plugins.backends.residual import Passage, find_blocks, recording, watched
 from attnviz.plugins.backends.route import expert_count, layer_kinds, layers_without_attention
@@ -72,7 +72,7 @@ def read_outline(module: torch.nn.Module) -> Outline:
     maps: list[tuple[str, int, int]] = []
     try:
         with _summing() as sums, watched(every), recording(every, lambda t: t) as passages, _seeing_maps(module, maps):
-            output = run_forward(module, model_inputs(module, _ids()))
+            output = run_forward(module, model_inputs(module, bare_tokens(_ids())))
     except (RuntimeError, NotImplementedError) as error:
         reason = " ".join(str(error).split())[:200]
         raise ModelError(f"{name}: how it is built cannot be read without its weights: {reason}") from error

@@ -11,40 +11,52 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import numpy as np
-
-from attnviz.hooks import Ints, Unavailable
-from attnviz.plugins.backends.forward import Runner, logits_of, model_inputs, run_forward, tolerance
+from attnviz.hooks import Tokens, Unavailable
+from attnviz.plugins.backends.forward import Runner, few_tokens, logits_of, model_inputs, run_forward, tolerance
 from attnviz.plugins.backends.residual import Passage, find_blocks, recording, watched
+from attnviz.plugins.backends.stacks import answering, has_decoder
 
 if TYPE_CHECKING:
     import torch
 
-_PROBE_TOKENS = 8
 Change = Callable[["torch.Tensor"], "torch.Tensor"]
+
+
+@dataclass(frozen=True)
+class Scaled:
+    """A module that is given its input times a factor."""
+
+    module: torch.nn.Module
+    factor: float
+
+    def __call__(self, states: torch.Tensor) -> torch.Tensor:
+        found: torch.Tensor = self.module(states * self.factor)
+        return found
 
 
 @dataclass(frozen=True)
 class Readout:
     """How logits are read off the residual stream.
 
-    blocks      the transformer blocks, in order
+    blocks      the transformer blocks, in order; of a model with encoder and decoder the decoder's
     chain       modules from a block's output to raw logits: final norm, …, unembedding
-    scale, softcap   logits = softcap · tanh(scale · raw / softcap)
+    scale, softcap, bias   logits = softcap · tanh(scale · raw / softcap) + bias; bias [V] or None
     attention   of each block the module whose output, times `multiplier`, is added to the residual stream before the
                 MLP's; empty if the blocks are not built so
     """
 
     blocks: tuple[torch.nn.Module, ...]
-    chain: tuple[torch.nn.Module, ...]
+    chain: tuple[Change, ...]
     scale: float = 1.0
     softcap: float | None = None
     attention: tuple[torch.nn.Module, ...] = ()
     multiplier: float = 1.0
+    bias: torch.Tensor | None = None
 
     def logits(self, states: torch.Tensor) -> torch.Tensor:
         """[n, d] residual stream -> [n, V] float32 logits."""
-        return read_logits(states, self.chain, self.scale, self.softcap)
+        logits = read_logits(states, self.chain, self.scale, self.softcap)
+        return logits if self.bias is None else logits + self.bias
 
 
 def read_logits(states: torch.Tensor, chain: Sequence[Change], scale: float, softcap: float | None) -> torch.Tensor:
@@ -67,23 +79,35 @@ def find_readout(module: torch.nn.Module, vocabulary: int) -> Readout:
     """
     name = type(module).__name__
     config = module.config.get_text_config()
-    blocks = find_blocks(module, int(getattr(config, "num_hidden_layers", 0)))
+    blocks = find_blocks(answering(module), _block_count(module))
     if not blocks:
         raise Unavailable(f"{name}: its transformer blocks were not found, so there is no residual stream to read.")
-    ids = np.arange(_PROBE_TOKENS) * 5 % max(vocabulary - 1, 1) + 1
+    tokens = few_tokens(module, vocabulary)
     every = list(module.modules())
     with watched(every), recording(every, lambda tensor: tensor.clone()) as passages:
-        output = run_forward(module, model_inputs(module, ids))
+        output = run_forward(module, model_inputs(module, tokens))
     logits = logits_of(output)
-    if logits is None or logits.ndim != 2 or logits.shape[-1] < 2 or logits.shape[0] != len(ids):
+    read = len(tokens) - (tokens.decoder_from or 0)
+    if logits is None or logits.ndim != 2 or logits.shape[-1] < 2 or logits.shape[0] != read:
         raise Unavailable(f"{name} has no output over a vocabulary: it is not a language model.")
     chain, last, raw = find_chain(name, passages, blocks[-1], logits.shape)
-    scale, softcap = _scale(config, raw, logits)
+    bias = _bias(module, raw.shape[-1])
+    scale, softcap = _scale(config, raw, logits if bias is None else logits - bias)
     multiplier = float(getattr(config, "residual_multiplier", None) or 1.0)  # Granite
     added = _attention(passages, blocks, multiplier)
-    found = Readout(tuple(blocks), tuple(chain), scale, softcap, tuple(added), multiplier)
+    found = Readout(tuple(blocks), tuple(chain), scale, softcap, tuple(added), multiplier, bias)
     _verify(name, found, last, logits)
     return found
+
+
+def _block_count(module: torch.nn.Module) -> int:
+    """How many blocks make the answer, as the configuration says; 0 where it does not."""
+    config = module.config
+    if not has_decoder(module):
+        return int(getattr(config.get_text_config(), "num_hidden_layers", 0))
+    named = (getattr(config, name, None) for name in ("decoder_layers", "num_decoder_layers"))
+    own = getattr(getattr(config, "decoder", None), "num_hidden_layers", 0)  # a configuration for each stack
+    return next((int(count) for count in named if count), int(own))
 
 
 def first_passage(passages: Sequence[Passage], module: torch.nn.Module) -> Passage:
@@ -101,8 +125,9 @@ def find_chain(
     shape: torch.Size,
     *,
     same: Callable[[torch.Tensor, torch.Tensor], bool] | None = None,
-) -> tuple[list[torch.nn.Module], torch.Tensor, torch.Tensor]:
-    """Modules that carry the last block's output to raw logits of `shape`, each fed with what the one before returned.
+) -> tuple[list[Change], torch.Tensor, torch.Tensor]:
+    """Modules that carry the last block's output to raw logits of `shape`, each fed with what the one before returned,
+    as it is or times a factor (`Scaled`).
 
     `same` tells whether a module was given what another returned; None = the numbers are equal.
     Returns them with the last block's output and the raw logits.
@@ -117,22 +142,34 @@ def find_chain(
     if block.outside is None:
         raise Unavailable(f"{name}: its last block returned no tensor.")
     start = next(i for i, p in enumerate(passages) if p is block)
+    factors = (1.0, float(block.outside.shape[-1]) ** -0.5)  # T5 with tied embeddings: d^-½ before the unembedding
 
-    def search(state: torch.Tensor, later: Sequence[Passage]) -> tuple[list[torch.nn.Module], torch.Tensor] | None:
+    def search(state: torch.Tensor, later: Sequence[Passage]) -> tuple[list[Change], torch.Tensor] | None:
         # passages come in order of leaving, so inner modules (each norm, each matrix) are tried before outer ones
         for index, taken in enumerate(later):
             if taken.inside is None or taken.outside is None or taken.inside.shape != state.shape:
                 continue
-            if same(taken.inside, state):
-                found = search(taken.outside, later[index + 1 :])
-                if found is not None:
-                    return [taken.module, *found[0]], found[1]
+            for factor in factors:
+                if same(taken.inside, state if factor == 1.0 else state * factor):
+                    found = search(taken.outside, later[index + 1 :])
+                    if found is not None:
+                        step = taken.module if factor == 1.0 else Scaled(taken.module, factor)
+                        return [step, *found[0]], found[1]
         return ([], state) if state.shape[-2:] == shape else None
 
     found = search(block.outside, passages[start + 1 :])
     if found is None or not found[0]:
         raise Unavailable(f"{name}: the way from the last block to the logits was not found.")
     return found[0], block.outside, found[1]
+
+
+def _bias(module: torch.nn.Module, vocabulary: int) -> torch.Tensor | None:
+    """[V] what BART, Marian and their kin add to the logits behind the unembedding."""
+    for name, buffer in module.named_buffers():
+        if name.endswith("final_logits_bias") and buffer.numel() == vocabulary and bool(buffer.any()):
+            bias: torch.Tensor = buffer.flatten().float()
+            return bias
+    return None
 
 
 def _scale(config: object, raw: torch.Tensor, logits: torch.Tensor) -> tuple[float, float | None]:
@@ -173,13 +210,11 @@ def _attention(
     passages: Sequence[Passage], blocks: Sequence[torch.nn.Module], multiplier: float
 ) -> list[torch.nn.Module]:
     """Of each block the module whose output is added to the residual stream before the MLP's; [] if there is none."""
-    found = [_addedfirst_passage(passages, block, multiplier) for block in blocks]
+    found = [_added_first(passages, block, multiplier) for block in blocks]
     return [module for module in found if module is not None] if None not in found else []
 
 
-def _addedfirst_passage(
-    passages: Sequence[Passage], block: torch.nn.Module, multiplier: float
-) -> torch.nn.Module | None:
+def _added_first(passages: Sequence[Passage], block: torch.nn.Module, multiplier: float) -> torch.nn.Module | None:
     """Found by trying: block input + multiplier · (first + second) = block output."""
     import torch
 
@@ -203,7 +238,7 @@ def _addedfirst_passage(
 def site_states(
     readout: Readout,
     module: torch.nn.Module,
-    ids: Ints,
+    tokens: Tokens,
     positions: Sequence[int],
     *,
     sublayers: bool,
@@ -211,6 +246,7 @@ def site_states(
 ) -> tuple[tuple[str, ...], torch.Tensor, torch.Tensor]:
     """Residual stream at each site and the model's own logits, from one forward pass of `runner` (None = the module).
 
+    positions   of the run; of a model with encoder and decoder all of them the decoder's
     Returns names, states [N, P, d] and logits [P, V] (float32). The last state is the last block's output.
 
     Raises:
@@ -219,11 +255,14 @@ def site_states(
     import torch
 
     if sublayers and not readout.attention:
+        parts = (
+            "attention, attention to the encoder and MLP" if tokens.decoder_from is not None else "attention and MLP"
+        )
         raise Unavailable(
-            f"{type(module).__name__}: its blocks do not add attention and MLP to one residual stream, so there is "
+            f"{type(module).__name__}: its blocks do not add {parts} to one residual stream, so there is "
             'no state after attention. Use sites="blocks".'
         )
-    rows = torch.tensor(list(positions), dtype=torch.long)
+    rows = torch.tensor(list(positions), dtype=torch.long) - (tokens.decoder_from or 0)
 
     def keep(tensor: torch.Tensor) -> torch.Tensor:
         at = rows.to(tensor.device)
@@ -231,7 +270,7 @@ def site_states(
 
     added = readout.attention if sublayers else ()
     with recording([*readout.blocks, *added], keep) as passages:
-        output = run_forward(runner or module, model_inputs(module, ids, logits_at=positions))
+        output = run_forward(runner or module, model_inputs(module, tokens, logits_at=positions))
     names, states = ["embedding"], [_kept(first_passage(passages, readout.blocks[0]).inside)]
     for index, block in enumerate(readout.blocks):
         whole = first_passage(passages, block)

@@ -4,24 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from attnviz.hooks import Ints, LayerCapture, LayerCard
+from attnviz.hooks import LayerCapture, LayerCard, Tokens
 from attnviz.plugins.backends import attention_function
 from attnviz.plugins.backends.attention_function import AttentionCall
 from attnviz.plugins.backends.capture import AttentionCollector, CallKey
 from attnviz.plugins.backends.estimate import LayerShape
-from attnviz.plugins.backends.forward import logits_of, model_inputs, run_forward, tolerance
+from attnviz.plugins.backends.forward import few_tokens, logits_of, model_inputs, run_forward, tolerance
 from attnviz.plugins.backends.residual import find_blocks, recording, watched
+from attnviz.plugins.backends.stacks import CROSS, DECODER, STACKS, Lengths
 from attnviz.plugins.backends.value_norms import Projection, find_projection, matrices
 
 if TYPE_CHECKING:
     import torch
 
-_PROBE_TOKENS = 8
 _EXPERTS = ("num_local_experts", "num_experts", "n_routed_experts")  # Mixtral, Qwen, DeepSeek
 
 
@@ -41,8 +41,7 @@ class Route:
     missing: Mapping[int, str] = field(default_factory=dict)
     calls: Mapping[CallKey, int] = field(default_factory=dict)
     maps: tuple[int, ...] = ()
-    causal: bool | None = None  # as seen in the maps; None without any
-    head_floats: int = 0  # Σ over layers of (H + H_kv)·D: float numbers of queries and keys per token
+    causal: bool | None = None  # as seen in the maps (of the decoder, where there is one); None without any
     projections: Mapping[int, Projection | str] = field(default_factory=dict)
     shapes: Mapping[int, LayerShape] = field(default_factory=dict)
 
@@ -52,11 +51,13 @@ class _Look:
     """What a few tokens showed.
 
     maps      [H, Q, K] of each layer that gave one;  output [T, V] logits or [T, d] states
+    stacks    stack of each map, in the order of the layers; None for a map of another shape than any stack has
     captures, calls, projections   per attention call (our attention function only)
     """
 
     maps: list[np.ndarray[Any, Any]]
     output: torch.Tensor
+    stacks: tuple[str | None, ...] = ()
     captures: tuple[LayerCapture, ...] = ()
     calls: tuple[tuple[CallKey, AttentionCall], ...] = ()
     projections: tuple[Projection | str, ...] = ()
@@ -64,23 +65,23 @@ class _Look:
 
 def choose_route(module: torch.nn.Module, vocabulary: int) -> Route:
     """Tries our attention function, then eager maps; leaves the module set to the one that was chosen."""
-    ids = np.arange(_PROBE_TOKENS) * 7 % max(vocabulary - 1, 1) + 1
+    tokens = few_tokens(module, vocabulary)
     config = module.config.get_text_config()
     count = int(getattr(config, "num_hidden_layers", 0))
     architecture = type(module).__name__
     with _implementation(module, "eager"):
-        eager = _look_eager(module, ids)
+        eager = _look_eager(module, tokens)
     refused = f"{architecture} does not call transformers' AttentionInterface"
     if module._can_set_attn_implementation():
         for name in (attention_function.NAME, attention_function.NAME_FLOAT_MASK):
             with _implementation(module, name):
-                look = _look_interface(module, ids)
+                look = _look_interface(module, tokens)
             fault = _difference(look, eager)
             if fault is None:
                 module.set_attn_implementation(name)
-                return _interface_route(module, look, eager, count)
+                return _interface_route(module, look, eager, count, len(tokens))
             refused = fault
-    returned = _returned(eager)
+    returned = _returned(eager, Lengths.of(tokens))
     if eager is not None and returned is None:
         _set_implementation(module, "eager")
         return _eager_route(module, eager, count, refused)
@@ -109,34 +110,55 @@ def _compared(output: Any) -> torch.Tensor:
     return logits if logits is not None else output[0][0]
 
 
-def _look_eager(module: torch.nn.Module, ids: Ints) -> _Look | None:
+def _look_eager(module: torch.nn.Module, tokens: Tokens) -> _Look | None:
     """None when the architecture does not know output_attentions."""
     try:
-        output = run_forward(module, model_inputs(module, ids, output_attentions=True))
+        output = run_forward(module, model_inputs(module, tokens, output_attentions=True))
     except TypeError as error:
         if "output_attentions" not in str(error):
             raise
         return None
-    maps = [m for m in getattr(output, "attentions", None) or () if m is not None]
-    return _Look([m[0].float().cpu().numpy() for m in maps], _compared(output))
+    maps = [weights[0].float().cpu().numpy() for weights in returned_maps(output)]
+    return _Look(maps, _compared(output), _stacks(maps, Lengths.of(tokens)))
 
 
-def _look_interface(module: torch.nn.Module, ids: Ints) -> _Look:
-    collector = AttentionCollector(layers=None, thumbnail=_PROBE_TOKENS)
+def returned_maps(output: Any) -> list[torch.Tensor]:
+    """[1, H, Q, K] maps that transformers returned, in the order of the layers."""
+    names = ("encoder_attentions", "decoder_attentions", "cross_attentions", "attentions")
+    return [weights for name in names for weights in getattr(output, name, None) or () if weights is not None]
+
+
+def _stacks(maps: list[np.ndarray[Any, Any]], lengths: Lengths) -> tuple[str | None, ...]:
+    return tuple(lengths.stack_of(weights.shape[1:]) for weights in maps)
+
+
+def _look_interface(module: torch.nn.Module, tokens: Tokens) -> _Look:
+    collector = AttentionCollector(layers=None, thumbnail=len(tokens))
     parts = matrices(module)
     taken = recording(parts, lambda tensor: tensor.clone())
     with watched(parts), taken as passages, attention_function.collecting(collector):
-        output = run_forward(module, model_inputs(module, ids))
-    captures = tuple(collector.captured.values())
+        output = run_forward(module, model_inputs(module, tokens))
+    captures = list(collector.captured.values())
     maps = [np.stack([c.pattern(h) for h in range(c.heads)]) for c in captures]
-    projections = tuple(find_projection(passages, heads) for heads in collector.outputs)
-    return _Look(maps, _compared(output), captures, tuple(collector.calls), projections)
+    stacks = _stacks(maps, Lengths.of(tokens))
+    order = sorted(range(len(maps)), key=lambda i: ("", *STACKS, None).index(stacks[i]))  # a decoder calls by turns
+    return _Look(
+        maps=[maps[i] for i in order],
+        output=_compared(output),
+        stacks=tuple(stacks[i] for i in order),
+        captures=tuple(captures[i] for i in order),
+        calls=tuple(collector.calls[i] for i in order),
+        projections=tuple(find_projection(passages, collector.outputs[i]) for i in order),
+    )
 
 
 def _difference(look: _Look, eager: _Look | None) -> str | None:
     """Why our maps are not those of the model, or None."""
     if not look.maps:
         return "it does not call transformers' AttentionInterface"
+    if None in look.stacks:
+        shape = list(look.maps[look.stacks.index(None)].shape)
+        return f"what it hands to transformers' AttentionInterface has shape {shape}, which is not that of its tokens"
     if eager is None:
         return None
     if eager.maps and len(eager.maps) != len(look.maps):
@@ -153,14 +175,15 @@ def _difference(look: _Look, eager: _Look | None) -> str | None:
     return None
 
 
-def _returned(eager: _Look | None) -> str | None:
+def _returned(eager: _Look | None, lengths: Lengths) -> str | None:
     """Why what the model returns as attention are no maps over tokens, or None."""
     if eager is None or not eager.maps:
         return "it returns no attention maps"
-    for weights in eager.maps:  # Longformer returns [H, Q, window], RWKV states
-        if weights.ndim != 3 or weights.shape[1:] != (_PROBE_TOKENS, _PROBE_TOKENS):
-            size = f"{_PROBE_TOKENS}, {_PROBE_TOKENS}"
-            return f"what it returns has shape {list(weights.shape)} for {_PROBE_TOKENS} tokens, not [heads, {size}]"
+    for weights, stack in zip(eager.maps, eager.stacks, strict=True):  # Longformer: [H, Q, window]; RWKV: states
+        if weights.ndim != 3 or stack is None:
+            sizes = [lengths.shape(stack) for stack in (("",) if lengths.decoder_from is None else STACKS)]
+            expected = " or ".join(f"[heads, {queries}, {keys}]" for queries, keys in sizes)
+            return f"what it returns has shape {list(weights.shape)} for {lengths.count} tokens, not {expected}"
     return None
 
 
@@ -198,40 +221,60 @@ def layers_without_attention(kinds: list[str], with_attention: set[int]) -> dict
     }
 
 
-def _interface_route(module: torch.nn.Module, look: _Look, eager: _Look | None, count: int) -> Route:
-    layers = _layer_of_calls(module, [call.module for _, call in look.calls], count)
-    total = max([count, *(index + 1 for index in layers)])
-    kinds = layer_kinds(module, total)
+def _stack_kinds(stacks: tuple[str | None, ...]) -> list[str]:
+    """Kind of each layer of a model with encoder and decoder, as far as its stack says."""
+    return ["cross" if stack == CROSS else "full" for stack in stacks]
+
+
+def _in_stacks(cards: list[LayerCard], stacks: tuple[str | None, ...]) -> tuple[LayerCard, ...]:
+    """With the stack of each layer and its place in it; as they are where there is one stack."""
+    if not set(stacks) & set(STACKS):
+        return tuple(cards)
+    places = [stacks[:index].count(stack) for index, stack in enumerate(stacks)]
+    return tuple(
+        replace(card, stack=stack or "", number=number)
+        for card, stack, number in zip(cards, stacks, places, strict=True)
+    )
+
+
+def _interface_route(module: torch.nn.Module, look: _Look, eager: _Look | None, count: int, tokens: int) -> Route:
+    single = not set(look.stacks) & set(STACKS)
+    layers = list(range(len(look.maps)))
+    if single:
+        layers = _layer_of_calls(module, [call.module for _, call in look.calls], count)
+    total = max([count if single else 0, *(index + 1 for index in layers)])
+    kinds = layer_kinds(module, total) if single else _stack_kinds(look.stacks)
     missing = layers_without_attention(kinds, set(layers))
     config = module.config.get_text_config()
     experts = expert_count(config)
     cards = [LayerCard(i, kinds[i] if kinds[i] == "linear" else "none", 0, 0) for i in range(total)]
     for index, capture, (_, call) in zip(layers, look.captures, look.calls, strict=True):
         window = call.window or (getattr(call.module, "sliding_window", None) if kinds[index] == "sliding" else None)
-        kind = "sliding" if window else "full"
+        kind = "cross" if kinds[index] == "cross" else "sliding" if window else "full"
         cards[index] = LayerCard(index, kind, capture.heads, _kv_heads(capture), window, experts)
-    floats = sum((c.heads + _kv_heads(c)) * c.q.shape[2] for c in look.captures if c.q is not None)
     against = "with transformers' eager maps and outputs" if eager and eager.maps else "with the model's own outputs"
     return Route(
         name="interface",
-        reason=f"attnviz's attention function, compared {against} on {_PROBE_TOKENS} tokens",
-        cards=tuple(cards),
+        reason=f"attnviz's attention function, compared {against} on {tokens} tokens",
+        cards=_in_stacks(cards, look.stacks),
         missing=missing,
-        causal=all(capture.causal for capture in look.captures),
+        causal=all(c.causal for c, stack in zip(look.captures, look.stacks, strict=True) if stack in ("", DECODER)),
         calls={key: index for index, (key, _) in zip(layers, look.calls, strict=True)},
-        head_floats=floats,
         projections=dict(zip(layers, look.projections, strict=True)),
         shapes={
-            index: _shape(capture, cards[index].window, projection)
-            for index, capture, projection in zip(layers, look.captures, look.projections, strict=True)
+            index: _shape(capture, cards[index].window, projection, stack or "")
+            for index, capture, projection, stack in zip(
+                layers, look.captures, look.projections, look.stacks, strict=True
+            )
         },
     )
 
 
-def _shape(capture: LayerCapture, window: int | None, projection: Projection | str) -> LayerShape:
+def _shape(capture: LayerCapture, window: int | None, projection: Projection | str, stack: str) -> LayerShape:
     width = 0 if capture.q is None else int(capture.q.shape[2])
     values, sinks = isinstance(projection, Projection), capture.sinks is not None
-    return LayerShape(capture.heads, _kv_heads(capture), width, window, values, sinks)
+    biases = 0 if capture.bias is None else len(capture.bias)
+    return LayerShape(capture.heads, _kv_heads(capture), width, window, values, sinks, stack, biases)
 
 
 def _kv_heads(capture: LayerCapture) -> int:
@@ -239,11 +282,12 @@ def _kv_heads(capture: LayerCapture) -> int:
 
 
 def _eager_route(module: torch.nn.Module, eager: _Look, count: int, refused: str) -> Route:
-    kinds = layer_kinds(module, count)
+    single = not set(eager.stacks) & set(STACKS)
+    kinds = layer_kinds(module, count) if single else _stack_kinds(eager.stacks)
     attending = [i for i, kind in enumerate(kinds) if kind != "linear"]
     layers = tuple(attending if len(attending) == len(eager.maps) else range(len(eager.maps)))
-    total = max([count, *(index + 1 for index in layers)])
-    kinds = layer_kinds(module, total)
+    total = max([count if single else 0, *(index + 1 for index in layers)])
+    kinds = layer_kinds(module, total) if single else kinds
     cards = [LayerCard(i, "linear" if kinds[i] == "linear" else "none", 0, 0) for i in range(total)]
     config = module.config.get_text_config()
     width = getattr(config, "sliding_window", None) or getattr(config, "window_size", None)
@@ -253,12 +297,16 @@ def _eager_route(module: torch.nn.Module, eager: _Look, count: int, refused: str
     return Route(
         name="eager",
         reason=f"transformers' eager maps, because {refused}",
-        cards=tuple(cards),
+        cards=_in_stacks(cards, eager.stacks),
         missing=layers_without_attention(kinds, set(layers)),
-        causal=all(not np.triu(weights, 1).any() for weights in eager.maps),
+        causal=all(
+            not np.triu(weights, 1).any()
+            for weights, stack in zip(eager.maps, eager.stacks, strict=True)
+            if stack in ("", DECODER)
+        ),
         maps=layers,
         shapes={
-            index: LayerShape(len(weights), len(weights), 0, cards[index].window)
-            for index, weights in zip(layers, eager.maps, strict=True)
+            index: LayerShape(len(weights), len(weights), 0, cards[index].window, stack=stack or "")
+            for index, weights, stack in zip(layers, eager.maps, eager.stacks, strict=True)
         },
     )
