@@ -1,6 +1,7 @@
 """Two attributions beside each other: another method over the same run, or the same method over another model.
 
-What both methods can be asked is asked of both alike; what only the other one knows is as it stands in its own panel.
+A parameter that both methods have, with the same default, belongs to the question and is asked of both alike. The rest
+belongs to the other method and is as it stands in its own panel.
 """
 
 from __future__ import annotations
@@ -95,19 +96,21 @@ def other_finding(session: Session, run: TracedRun, finding: Finding, against: A
             raise BadInput("Compare with: expected a method or a model, got nothing.")
         job.report(0.5, f"Loading {wanted}")
         other, text = session.analysis(finding.analysis), session.load(wanted).reread(run)
-    return session.analyze(text, other.name, _asked(other, finding, text, against), job.report)
-
-
-def _asked(other: Analysis, finding: Finding, text: TracedRun, against: Against) -> dict[str, Any]:
-    """The parameters of the other result."""
     own = {name: value for name, value in against.given.get(other.name, {}).items() if value not in (None, "")}
-    known = {param.name for param in other.params}
-    shared = {name: value for name, value in finding.params.items() if name in known}
+    shared = _question(session.analysis(finding.analysis), other, finding, text)
+    return session.analyze(text, other.name, {**own, **shared}, job.report)
+
+
+def _question(analysis: Analysis, other: Analysis, finding: Finding, text: TracedRun) -> dict[str, Any]:
+    """What both are asked alike."""
+    known = {param.name: param.default for param in other.params}
+    names = [p.name for p in analysis.params if p.name in known and known[p.name] == p.default]
+    shared = {name: finding.params[name] for name in names}
     places = matching(finding.tokens, text.tokens)
     for name in PLACES:
         if shared.get(name) is not None and places is not None:
             shared[name] = _carried(name, shared[name], places)
-    return {**own, **shared}
+    return shared
 
 
 def _carried(name: str, token: int, places: Ints) -> int:

@@ -19,6 +19,7 @@ from tests.renderers.samples import (
     sample_attribution,
     sample_scores,
 )
+from tests.ui.browsing import painted
 
 
 def changed(shown: Finding, **changes: Any) -> Finding:
@@ -98,13 +99,18 @@ def title(page: Any) -> str:
     return str(page.locator("h3").first.inner_text())
 
 
+def raw(page: Any) -> Any:
+    page.get_by_label("Scale").select_option("raw")
+    return page
+
+
 def colours(page: Any, where: str) -> list[str]:
-    page.wait_for_timeout(60)  # painted with the next frame
+    painted(page)
     return list(page.locator(where).evaluate_all("all => all.map((e) => e.style.backgroundColor)"))
 
 
 def lines(page: Any) -> list[tuple[int, int, float, bool]]:
-    page.wait_for_timeout(60)
+    painted(page)
     found = page.locator(".av-lines path").evaluate_all(
         "all => all.map((p) => [+p.dataset.target, +p.dataset.source, +p.getAttribute('stroke-width'),"
         " p.hasAttribute('stroke-dasharray')])"
@@ -117,7 +123,7 @@ ORANGE, BLUE = "rgb(158, 62, 6)", "rgb(8, 64, 140)"  # the ends of the diverging
 
 @pytest.mark.browser
 def test_a_target_shades_its_sources_and_says_its_numbers(open_page: Any) -> None:
-    page = open_page(by_hand())
+    page = raw(open_page(by_hand()))
     assert title(page) == "Sources of target 4 “next” (would come next)"
     assert colours(page, SOURCES) == [BLUE, "", "rgb(246, 164, 90)", "rgb(246, 164, 90)"]  # −2, 0, 1, 1 of at most 2
     assert page.locator(".av-facts-line").inner_text() == (
@@ -133,29 +139,30 @@ def test_a_target_shades_its_sources_and_says_its_numbers(open_page: Any) -> Non
     assert (
         page.locator(".av-readout").inner_text() == "source 1 “w1”: 0.0000 nats, 0.00 % of the row for target 4 “next”"
     )
-    page.wait_for_timeout(60)
+    painted(page)
     assert title(page) == "Targets of source 1 “w1”"
     page.mouse.move(5, 5)
-    page.wait_for_timeout(60)
+    painted(page)
     assert title(page) == "Sources of target 4 “next” (would come next)"
 
 
 @pytest.mark.browser
-def test_the_scale_is_stated_and_switches_to_shares(open_page: Any) -> None:
+def test_the_scale_is_stated_and_switches_to_raw_scores(open_page: Any) -> None:
     page = open_page(by_hand())
     caption = page.locator(".av-legend-caption")
-    assert caption.inner_text() == "nats, linear, one scale for all targets; orange towards, blue (dashed) against"
-    assert page.locator(".av-legend-scale span").all_inner_texts() == ["-2.000", "0", "2.000"]
-    page.get_by_label("Scale").select_option("share")
     assert "share of the row’s sum of absolute scores" in caption.inner_text()
     assert page.locator(".av-legend-scale span").all_inner_texts() == ["-0.500", "0", "0.500"]
     page.locator(TARGETS).first.click()
     assert colours(page, SOURCES)[0] == ORANGE  # 1 of 2 = 0.5, as large as any share
+    raw(page)
+    assert caption.inner_text() == "nats, linear, one scale for all targets; orange towards, blue (dashed) against"
+    assert page.locator(".av-legend-scale span").all_inner_texts() == ["-2.000", "0", "2.000"]
+    assert colours(page, SOURCES)[0] == "rgb(246, 164, 90)"
 
 
 @pytest.mark.browser
 def test_only_the_strongest_lines_are_drawn_and_what_they_keep_is_said(open_page: Any) -> None:
-    page = open_page(by_hand())
+    page = raw(open_page(by_hand()))
     assert page.locator(".av-kept").inner_text() == "3 lines of 3 keep 100.0 % of this target’s total |score|."
     slider = page.get_by_label("Largest number of lines")
     slider.fill("2")
@@ -202,7 +209,7 @@ def test_the_keyboard_moves_locks_and_releases(open_page: Any) -> None:
     assert page.locator(".av-readout").inner_text() == (
         f"target 12 “·the”: log-probability {values[1]:.4f}: delta 0.00010 ✓ within 0.01"
     )
-    page.wait_for_timeout(60)
+    painted(page)
     assert title(page) == "Sources of target 12 “·the”"
     page.keyboard.press("Enter")
     assert page.locator("#attnviz-view").get_attribute("data-locked") == "target"
@@ -224,12 +231,12 @@ def test_a_chosen_token_is_the_row_of_a_target_or_a_mark_on_a_source(open_page: 
     page.locator(SOURCES).nth(13).click()  # also a target
     page.keyboard.press("Escape")
     page.mouse.move(5, 5)
-    page.wait_for_timeout(60)
+    painted(page)
     assert title(page) == "Sources of target 13 “·sun”"
     page.locator(SOURCES).nth(2).click()
     page.keyboard.press("Escape")
     page.mouse.move(5, 5)
-    page.wait_for_timeout(60)
+    painted(page)
     assert title(page) == "Sources of target 13 “·sun”"
     assert page.locator(f'{SOURCES}[aria-pressed="true"]').get_attribute("data-index") == "2"
 
@@ -254,14 +261,14 @@ def test_the_matrix_reads_the_same_numbers(open_page: Any) -> None:
     assert page.locator(".av-lines path").count() == 10
     page.locator("#attnviz-theme").click()
     page.get_by_role("button", name="Matrix").click()
-    page.get_by_label("Scale").select_option("share")
+    raw(page)
 
 
 @pytest.mark.browser
 def test_scores_without_sign_zeros_and_gaps(open_page: Any) -> None:
     shown = by_hand()
     plain = changed(shown, scores=np.abs(shown.result.scores), signed=False, delta=None, target_values=None)
-    page = open_page(plain)
+    page = raw(open_page(plain))
     assert colours(page, SOURCES)[0] == "rgb(96, 14, 70)"  # the dark end of the sequential map
     assert not any(dashed for *_, dashed in lines(page))
     assert page.locator(".av-facts-line").inner_text() == "log-probability · sum of scores 4.0000 nats"

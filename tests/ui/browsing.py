@@ -25,3 +25,8 @@ def wait_query(page, **wanted):
         " return Object.entries(wanted).every(([k, v]) => q.get(k) === v); }",
         arg=wanted,
     )
+
+
+def painted(page):
+    """Wait until what the last event asked for is on the screen."""
+    page.evaluate("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")

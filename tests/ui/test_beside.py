@@ -1,10 +1,16 @@
 """Two attributions beside each other, in a real browser: what is pointed at in one is shown in the other."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
 from attnviz.agreement import agreement
-from tests.ui.browsing import open_tab, panel, wait_query
+from attnviz.errors import BadInput
+from attnviz.hooks import Finding, Param
+from attnviz.testing import sample_finding
+from attnviz.ui import beside
+from tests.ui.browsing import open_tab, painted, panel, wait_query
 from tests.ui.test_parts import session_over_rules
 
 pytestmark = pytest.mark.browser
@@ -29,7 +35,7 @@ def side(pulls, which):
 
 
 def pressed(pulls, which, strip):
-    pulls.page.wait_for_timeout(80)  # painted with the next frame
+    painted(pulls.page)
     found = side(pulls, which).locator(f".{strip} .av-token[aria-pressed='true']")
     return found.evaluate_all("all => all.map((e) => Number(e.dataset.index))")
 
@@ -57,7 +63,7 @@ def test_another_method_stands_beside_with_its_agreement(pulls):
     assert figures(pulls) == expected("tugs", -1)
     assert "matched by position" in pulls.locator(".app-beside > .app-info").inner_text()
     side(pulls, "left").locator(".av-targets .av-token").first.hover()
-    pulls.page.wait_for_timeout(80)
+    painted(pulls.page)
     assert figures(pulls) == expected("tugs", 0)
 
 
@@ -75,6 +81,7 @@ def test_what_is_pointed_at_in_one_is_shown_in_the_other(pulls):
         assert pressed(pulls, which, "av-sources") == [5]
         assert side(pulls, which).locator(".av-attribution").get_attribute("data-locked") == "source"
     page.keyboard.press("Escape")
+    painted(page)
     for which in ("left", "right"):
         assert side(pulls, which).locator(".av-attribution").get_attribute("data-locked") == ""
     last = page.locator("#app-strip .app-token").count() - 1
@@ -123,6 +130,21 @@ def test_what_cannot_be_compared_is_said_and_what_was_there_stays(pulls, typed, 
     alert.wait_for()
     assert said in alert.inner_text()
     assert pulls.locator(".av-attribution").count() == 1
+
+
+def test_what_belongs_to_the_question_is_asked_of_both():
+    """The same name and the same default; token positions are carried over to the other model's tokens."""
+    session = session_over_rules()
+    run = session.load("fake").trace("abcd")
+    shared, own = Param("first", "int", default=None), Param("size", "int", default=1)
+    one = dataclasses.replace(session.analysis("pulls"), name="one", params=(shared, own))
+    two = dataclasses.replace(one, name="two", params=(shared, dataclasses.replace(own, default=2)))
+    finding = Finding("one", "One", {"first": 3, "size": 7}, "fake", run.tokens, sample_finding("attribution").result)
+    assert beside._question(one, two, finding, run) == {"first": 3}
+    there = session.load("two").trace("abcd")
+    assert beside._question(one, one, finding, there) == {"first": 4, "size": 7}
+    with pytest.raises(BadInput, match="token 0 has no counterpart"):
+        beside._question(one, one, dataclasses.replace(finding, params={"first": 0, "size": 7}), there)
 
 
 @pytest.mark.parametrize(("width", "dark"), [(390, False), (1360, True)])

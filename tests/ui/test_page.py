@@ -367,7 +367,7 @@ HOSTILE = (
 def test_hostile_prompts_stay_text(new_page):
     page = new_page("?" + urlencode({"prompt": HOSTILE, "category": HOSTILE, "answer": "0"}))
     assert page.locator("#app-prompt textarea").input_value() == HOSTILE
-    for tab in ("Heads", "Logit lens", "Toy", "Own tab", "Errors", "Tables", "Model", "Plugins"):
+    for tab in ("Heads", "Logit lens", "Pulls", "Toy", "Own tab", "Errors", "Tables", "Model", "Plugins"):
         open_tab(page, tab)
         page.wait_for_timeout(250)
     open_tab(page, "Tables")

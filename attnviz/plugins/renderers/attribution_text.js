@@ -12,9 +12,9 @@ const LINE_COLOURS = {
   light: { towards: "#c2600c", against: "#1f66b0" },
   dark: { towards: "#f39a4a", against: "#6cb0f5" },
 };
-const SCALES = { raw: "raw score", share: "share of the row" };
+const SCALES = { share: "share of the row", raw: "raw score" };
 
-const state = { row: R - 1, locked: null, hover: null, marked: null, scale: "raw", lines: LINES.first, matrix: false };
+const state = { row: R - 1, locked: null, hover: null, marked: null, scale: "share", lines: LINES.first, matrix: false };
 let scores = null, totals = null, most = { raw: 0, share: 0 }, destroyed = false, waiting = 0;
 
 // ------------------------------------------------------------------------------------------------ numbers
