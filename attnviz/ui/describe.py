@@ -43,6 +43,7 @@ def run_value(run: TracedRun, address: Mapping[str, str], selection: Mapping[str
         "address": dict(address),
         "selection": dict(selection),
         "heads": heads_of(run.model.card),
+        "layers": [layer.name for layer in run.model.card.layers],
         "tokens": list(tokens.labels),
         "ids": tokens.ids.tolist(),
         "special": [i for i, special in enumerate(tokens.special.tolist()) if special],

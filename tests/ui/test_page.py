@@ -119,6 +119,12 @@ def test_a_wrong_address_is_answered_in_words(new_page, query_text, expected):
     page.locator("#app-prompt textarea").fill("still alive")
 
 
+def test_layers_go_by_their_names(page):
+    page.evaluate("window.attnviz.setRun({...window.attnviz.run, layers: ['encoder 0', '<b>cross</b> 0', '2']})")
+    select = panel(page, "attention_pattern").get_by_label("Layer")
+    assert select.locator("option").all_inner_texts() == ["encoder 0", "<b>cross</b> 0", "2", "mean"]
+
+
 # ---- controls
 
 

@@ -14,7 +14,8 @@ function choices(type) {
   const {run, selection, readable} = window.attnviz;
   if (!run) return [];
   if (type === "token") return run.tokens.map((label, index) => [index, `${index} ${readable(label)}`]);
-  const count = type === "layer" ? run.heads.length : (run.heads[selection.layer] || Math.max(0, ...run.heads));
+  if (type === "layer") return run.layers.map((name, index) => [index, name]);
+  const count = run.heads[selection.layer] || Math.max(0, ...run.heads);
   return Array.from({length: count}, (_, index) => [index, String(index)]);
 }
 

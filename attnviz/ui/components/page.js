@@ -10,7 +10,7 @@
   const views = {};            // analysis -> name of the renderer the user chose
   const bars = new Map();      // analysis -> {value, element, recompute}
   const listeners = new Set();
-  let run = null;              // {id, address, heads: heads per layer, tokens: labels}
+  let run = null;              // {id, address, heads: heads per layer, layers: names, tokens: labels}
   let tab = null;
 
   const element = (tag, className, text) => {
