@@ -19,11 +19,20 @@ PATIENCE = 0.25
 
 @dataclass
 class Job:
-    """What work says about itself while it runs."""
+    """What work says about itself while it runs.
+
+    pause   seconds between two words about it
+    live    what there is of an answer in the making, for the page
+    left    what came of work that was cancelled, once it is `done`
+    """
 
     share: float = 0.0
     what: str = "Working"
     cancelled: threading.Event = field(default_factory=threading.Event)
+    done: threading.Event = field(default_factory=threading.Event)
+    pause: float = PATIENCE
+    live: Callable[[], dict[str, Any]] | None = None
+    left: Any = None
 
     def report(self, share: float, what: str) -> None:
         """Called by the work: `share` of it (0..1) is done, and it is at `what`."""
@@ -36,7 +45,7 @@ class _Outcome(Generic[T]):
     error: BaseException | None = None
 
 
-def watched(work: Callable[[Job], T]) -> Generator[dict[str, Any], None, T]:
+def watched(work: Callable[[Job], T], job: Job | None = None) -> Generator[dict[str, Any], None, T]:
     """Run `work` in a thread; yields notices while it lasts, returns its value.
 
     When the generator is closed (the user cancelled), the work is told so and left to end by itself.
@@ -44,7 +53,7 @@ def watched(work: Callable[[Job], T]) -> Generator[dict[str, Any], None, T]:
     Raises:
         Exception: whatever the work raised.
     """
-    job, outcome, done = Job(), _Outcome[T](), threading.Event()
+    job, outcome = job or Job(), _Outcome[T]()
 
     def body() -> None:
         try:
@@ -52,12 +61,15 @@ def watched(work: Callable[[Job], T]) -> Generator[dict[str, Any], None, T]:
         except BaseException as error:  # carried over to the asking thread
             outcome.error = error
         finally:
-            done.set()
+            if job.cancelled.is_set():
+                job.left = outcome.value
+            job.live = None
+            job.done.set()
 
     context = contextvars.copy_context()  # the request of the user travels with the work
     threading.Thread(target=context.run, args=(body,), daemon=True).start()
     try:
-        while not done.wait(PATIENCE):
+        while not job.done.wait(job.pause):
             yield {"kind": "progress", "text": job.what, "share": job.share}
     finally:
         job.cancelled.set()
@@ -66,9 +78,9 @@ def watched(work: Callable[[Job], T]) -> Generator[dict[str, Any], None, T]:
     return outcome.value  # type: ignore[return-value]
 
 
-def noticed(notice: Any, work: Callable[[Job], T]) -> Generator[dict[Any, Any], None, T]:
+def noticed(notice: Any, work: Callable[[Job], T], job: Job | None = None) -> Generator[dict[Any, Any], None, T]:
     """As `watched`, with each notice as an update of the component that shows it."""
-    steps = watched(work)
+    steps = watched(work, job)
     while True:
         try:
             yield {notice: next(steps)}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,7 +18,7 @@ from attnviz.ui import wish as wishes
 from attnviz.ui.background import Job, error_notice, noticed
 from attnviz.ui.beside import NOTHING, Against
 from attnviz.ui.components.part import source
-from attnviz.ui.components.pieces import examples_value, status_line, token_strip
+from attnviz.ui.components.pieces import examples_value, live_answer, status_line, token_strip
 from attnviz.ui.controls import changes
 from attnviz.ui.describe import heads_of, run_value
 from attnviz.ui.model_tab import ModelTab, build_model_tab
@@ -28,6 +28,8 @@ from attnviz.ui.plugins_tab import build_plugins_tab
 from attnviz.ui.publish import publish
 
 PRIVATE: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
+PATIENCE = 30.0
+"""Seconds that Cancel waits for the model to end the step it is in."""
 
 
 @dataclass
@@ -54,10 +56,12 @@ class Page:
     run: gr.State
     place: gr.JSON
     side: left.Sidebar
+    live: gr.HTML
     strip: gr.HTML
     tabs: gr.Tabs
     groups: dict[str, Group]
     about: ModelTab
+    asked: wishes.LastAsked = field(default_factory=wishes.LastAsked)
     loaded: set[str] = field(default_factory=set)  # models somebody here loaded on purpose
 
     @property
@@ -84,13 +88,14 @@ def _lay_out(session: Session, finished: wishes.Finished) -> Page:
         with gr.Column(elem_id="app-side", scale=0, min_width=300):
             side = left.build_sidebar(session.registry)
         with gr.Column(elem_id="app-main", scale=1, min_width=320):
+            live = live_answer()
             strip = token_strip()
             with gr.Tabs(elem_id="app-tabs") as tabs:
                 groups = {title: _group(session, title, found) for title, found in session.registry.groups().items()}
                 about = build_model_tab()
                 build_plugins_tab(session)
             status_line()
-    return Page(session, finished, run, place, side, strip, tabs, groups, about)
+    return Page(session, finished, run, place, side, live, strip, tabs, groups, about)
 
 
 def _group(session: Session, title: str, analyses: Sequence[Analysis]) -> Group:
@@ -111,7 +116,7 @@ def _wire(app: gr.Blocks, page: Page) -> None:
     side, everything = page.side, _outputs(page)
     controls = _inputs(page)
     first = app.load(
-        _with_place(page, controls, lambda place, values, run: open_first(page, place, values)),
+        _with_place(page, controls, lambda place, values, asker: open_first(page, place, values, asker)),
         [page.run, page.place, *controls],
         everything,
         js=_gather("window.attnviz.firstPlace()"),
@@ -119,21 +124,21 @@ def _wire(app: gr.Blocks, page: Page) -> None:
     )
     started = gr.on(
         [side.run.click, side.prompt.submit],
-        _with_place(page, [*side.asked, *controls], lambda place, values, run: start(page, place, values)),
+        _with_place(page, [*side.asked, *controls], lambda place, values, asker: start(page, place, values, asker)),
         [page.run, page.place, *side.asked, *controls],
         everything,
         js=_gather("window.attnviz.place()"),
         **PRIVATE,
     )
     picked = side.examples.pick(_example, None, [side.prompt, side.category], **PRIVATE).then(
-        _with_place(page, [*side.asked, *controls], lambda place, values, run: start(page, place, values)),
+        _with_place(page, [*side.asked, *controls], lambda place, values, asker: start(page, place, values, asker)),
         [page.run, page.place, *side.asked, *controls],
         everything,
         js=_gather("window.attnviz.place()"),
         **PRIVATE,
     )
     looked = side.look.click(
-        _with_place(page, [*side.asked, *controls], lambda place, values, run: look(page, run, values)),
+        _with_place(page, [*side.asked, *controls], lambda place, values, asker: look(page, asker.run, values)),
         [page.run, page.place, *side.asked, *controls],
         everything,
         js=_gather("window.attnviz.place()"),
@@ -142,14 +147,14 @@ def _wire(app: gr.Blocks, page: Page) -> None:
     of_tabs = [event for group in page.groups.values() for event in _wire_group(page, group)]
     under_way = [first, started, picked, looked, *_wire_model_tab(page), *of_tabs]
     # First the work ends, then its traces go: an answer on its way would bring them back.
-    side.cancel.click(None, None, None, cancels=under_way, **PRIVATE).then(
-        lambda run, place: _cancelled(page, run, parse_place(place)),
-        [page.run, page.place],
-        [side.notice, *(component for panel in page.panels for component in panel.outputs)],
+    ending = side.cancel.click(None, None, None, cancels=under_way, **PRIVATE).then(
+        _with_place(page, controls, lambda place, values, asker: cancel(page, place, values, asker)),
+        [page.run, page.place, *controls],
+        everything,
         js=_gather("window.attnviz.place()"),
         **PRIVATE,
     )
-    side.clear.click(None, None, None, cancels=under_way, **PRIVATE).then(
+    side.clear.click(None, None, None, cancels=[*under_way, ending], **PRIVATE).then(
         lambda: _cleared(page), None, everything, **PRIVATE
     )
     side.model.input(lambda name: _model_chosen(page.session, name), side.model, [side.own, side.examples], **PRIVATE)
@@ -196,8 +201,9 @@ def _wire_panel(page: Page, group: Group, panel: Panel) -> list[Any]:
     others = [c for p in group.panels.values() if panel.comparison and p is not panel for c in p.controls.values()]
     controls = [*own, *others]
 
-    def refresh(place: Place, values: Mapping[Any, Any], run: str) -> Iterator[Updates]:
-        yield from show(page.session, panel, run, place, _values(panel, values), _against(group, panel, values))
+    def refresh(place: Place, values: Mapping[Any, Any], asker: Asker) -> Iterator[Updates]:
+        against = _against(group, panel, values)
+        yield from show(page.session, panel, asker.run, place, _values(panel, values), against)
 
     handler = _with_place(page, controls, refresh)
     common: dict[str, Any] = {
@@ -214,17 +220,26 @@ def _wire_panel(page: Page, group: Group, panel: Panel) -> list[Any]:
     return made
 
 
+@dataclass(frozen=True)
+class Asker:
+    """The browser that asks: its name in this visit, and the id of the run it shows."""
+
+    browser: str
+    run: str
+
+
 def _with_place(
-    page: Page, components: list[Any], answer: Callable[[Place, Mapping[Any, Any], str], Iterator[Updates]]
+    page: Page, components: list[Any], answer: Callable[[Place, Mapping[Any, Any], Asker], Iterator[Updates]]
 ) -> Callable[..., Iterator[Updates]]:
-    """Gives `answer` the place, the values by component, and the id of the run of this browser.
+    """Gives `answer` the place, the values by component, and who asks.
 
     Every answer repeats what the earlier ones said: the browser may take only the last of several that come at once.
     """
 
-    def handler(run: str, place: Any, *values: Any) -> Iterator[Updates]:
+    def handler(request: gr.Request, run: str, place: Any, *values: Any) -> Iterator[Updates]:
         said: Updates = {}
-        for updates in answer(parse_place(place), dict(zip(components, values, strict=True)), run):
+        asker = Asker(str(request.session_hash), run)
+        for updates in answer(parse_place(place), dict(zip(components, values, strict=True)), asker):
             said |= updates
             yield dict(said)
 
@@ -246,7 +261,7 @@ def _outputs(page: Page) -> list[Any]:
     panels = [component for panel in page.panels for component in (panel.frame, *panel.outputs)]
     side = page.side
     left_column = [side.notice, *side.asked, side.examples]
-    return [page.run, page.strip, page.tabs, *left_column, *page.about.outputs, *menus, *panels]
+    return [page.run, page.live, page.strip, page.tabs, *left_column, *page.about.outputs, *menus, *panels]
 
 
 def _against(group: Group, panel: Panel, values: Mapping[Any, Any]) -> Against:
@@ -263,7 +278,7 @@ def _values(panel: Panel, values: Mapping[Any, Any]) -> dict[str, Any]:
 # --------------------------------------------------------------------------------------------- what they do
 
 
-def open_first(page: Page, place: Place, values: Mapping[Any, Any]) -> Iterator[Updates]:
+def open_first(page: Page, place: Place, values: Mapping[Any, Any], asker: Asker) -> Iterator[Updates]:
     """The first screen: a finished run of what the address asks for, else of the default model."""
     side, registry = page.side, page.session.registry
     try:
@@ -281,7 +296,7 @@ def open_first(page: Page, place: Place, values: Mapping[Any, Any]) -> Iterator[
         if tabs:
             yield tabs
         kept = None
-        for updates in _run(page, wish, page.finished.make, place, values):
+        for updates in _run(page, wish, page.finished.make, place, values, asker):
             kept = updates.get(page.about.model, kept)
             yield updates
         page.finished.shown.set()
@@ -291,14 +306,14 @@ def open_first(page: Page, place: Place, values: Mapping[Any, Any]) -> Iterator[
         yield {side.notice: error_notice(error)}
 
 
-def start(page: Page, place: Place, values: Mapping[Any, Any]) -> Iterator[Updates]:
+def start(page: Page, place: Place, values: Mapping[Any, Any], asker: Asker) -> Iterator[Updates]:
     """Run was pressed."""
     try:
         wish = wishes.asked(*(values[component] for component in page.side.asked))
     except Exception as error:  # the boundary of the page
         yield {page.side.notice: error_notice(error)}
         return
-    yield from _run(page, wish, lambda wish, job: wishes.make_run(page.session, wish, job), place, values)
+    yield from _run(page, wish, lambda wish, job: wishes.make_run(page.session, wish, job), place, values, asker)
     page.loaded.add(wish.source)
 
 
@@ -356,31 +371,69 @@ def _run(
     make: Callable[[wishes.Wish, Job], TracedRun],
     place: Place,
     values: Mapping[Any, Any],
+    asker: Asker,
 ) -> Iterator[Updates]:
     """Make the run, show it in the strip, and bring the open tab up to date. On failure what was there stays."""
-    side = page.side
+    side, job = page.side, Job()
+    page.asked.keep(asker.browser, wish, job)
     try:
-        run = yield from noticed(side.notice, lambda job: make(wish, job))
-        heads = heads_of(run.model.card)
-        notice, selection = None, {}
-        try:
-            selection = address_selection(place.url, heads, len(run.tokens))
-        except Exception as error:
-            notice = error_notice(error)
-        value = run_value(run, wishes.address_of(wish, run), selection)
-        others = {k: v for panel in page.panels for k, v in panel.empty().items()}
-        group = page.groups.get(place.tab) or next(iter(page.groups.values()), None)
-        panel = group.open_panel(_menu_of(group, place, values)) if group else None
-        if panel is not None:  # its previous picture stays until the new one is there
-            others = {k: v for k, v in others.items() if k not in panel.outputs}
-        about = model_tab.shown(page.about, run.model, values[page.about.counts])
-        yield {page.run: run.id, page.strip: value, side.notice: notice, **about, **others}
-        if group is not None and panel is not None:
-            settled = _settled(place, selection, heads, len(run.tokens))
+        run = yield from _told(page, job, lambda job: make(wish, job))
+        place = yield from _show_run(page, wish, run, place, values)
+        if seen := _in_sight(page, place, values):
+            group, panel = seen
             against = _against(group, panel, values)
-            yield from show(page.session, panel, run.id, settled, _values(panel, values), against)
+            yield from show(page.session, panel, run.id, place, _values(panel, values), against)
     except Exception as error:  # the boundary of the page
-        yield {side.notice: error_notice(error)}
+        yield {side.notice: error_notice(error), page.live: None}
+
+
+def _told(page: Page, job: Job, make: Callable[[Job], TracedRun]) -> Generator[Updates, None, TracedRun]:
+    """As `noticed`, with the answer in the making beside each notice."""
+    steps = noticed(page.side.notice, make, job)
+    while True:
+        try:
+            said = next(steps)
+        except StopIteration as end:
+            run: TracedRun = end.value
+            return run
+        live = job.live
+        yield {**said, page.live: None if live is None else live()}
+
+
+def _show_run(
+    page: Page,
+    wish: wishes.Wish,
+    run: TracedRun,
+    place: Place,
+    values: Mapping[Any, Any],
+    notice: dict[str, Any] | None = None,
+    *,
+    ask: bool = False,
+) -> Generator[Updates, None, Place]:
+    """The run in the strip; returns the place with a selection that fits it.
+
+    The open tab keeps its previous picture until the new one is there. `ask`: the page is to ask for that by itself.
+    """
+    heads = heads_of(run.model.card)
+    selection: Mapping[str, int] = {}
+    try:
+        selection = address_selection(place.url, heads, len(run.tokens))
+    except Exception as error:  # the run is there all the same
+        notice = error_notice(error)
+    value = {**run_value(run, wishes.address_of(wish, run), selection), "ask": ask}
+    others = {k: v for panel in page.panels for k, v in panel.empty().items()}
+    if seen := _in_sight(page, place, values):
+        others = {k: v for k, v in others.items() if k not in seen[1].outputs}
+    about = model_tab.shown(page.about, run.model, values[page.about.counts])
+    shown = {page.run: run.id, page.live: None, page.strip: value, page.side.notice: notice}
+    yield {**shown, **about, **others}
+    return _settled(place, selection, heads, len(run.tokens))
+
+
+def _in_sight(page: Page, place: Place, values: Mapping[Any, Any]) -> tuple[Group, Panel] | None:
+    """The open tab and its panel; the first one where the open tab shows no analysis."""
+    group = page.groups.get(place.tab) or next(iter(page.groups.values()), None)
+    return (group, group.open_panel(_menu_of(group, place, values))) if group else None
 
 
 def _menu_of(group: Group, place: Place, values: Mapping[Any, Any]) -> Mapping[Any, Any]:
@@ -429,7 +482,35 @@ def _column(page: Page, wish: wishes.Wish) -> Updates:
 def _cleared(page: Page) -> Updates:
     emptied = {k: v for panel in page.panels for k, v in panel.empty().items()}
     emptied |= page.about.empty()
-    return {page.run: "", page.strip: None, page.side.notice: _info("Cleared. Press Run for a new result."), **emptied}
+    return {
+        page.run: "",
+        page.live: None,
+        page.strip: None,
+        page.side.notice: _info("Cleared. Press Run for a new result."),
+        **emptied,
+    }
+
+
+def cancel(page: Page, place: Place, values: Mapping[Any, Any], asker: Asker) -> Iterator[Updates]:
+    """Cancel was pressed and ended what was under way; the part of an answer that is there becomes the run."""
+    asked = page.asked.find(asker.browser)
+    if asked is not None:
+        asked.job.cancelled.set()
+        if asked.job.live is not None:  # an answer is in the making: soon there is a part of it
+            yield {page.side.notice: _info("Cancelling."), page.live: None}
+            if not asked.job.done.wait(PATIENCE):
+                late = "Cancelled. The model is still in its last step; what was there stays."
+                yield {page.side.notice: _info(late)}
+                return
+        run, asked.job.left = asked.job.left, None
+        if isinstance(run, TracedRun) and (count := len(run.tokens) - (run.generated_from or len(run.tokens))):
+            whole = run.run.ended != "cancelled"
+            said = "Cancelled. " + (
+                "The answer was complete." if whole else f"The answer so far is kept: {count} tokens."
+            )
+            yield from _show_run(page, asked.wish, run, place, values, _info(said), ask=True)
+            return
+    yield {page.live: None, **_cancelled(page, asker.run, place)}
 
 
 def _cancelled(page: Page, run: str, place: Place) -> Updates:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from attnviz.hooks import Finding, ModelCard, Run
+from attnviz.hooks import Finding, ModelCard, Run, Segment
 from attnviz.model_card import duration, summary
 from attnviz.session import ROLES, TracedRun
 
@@ -30,6 +30,14 @@ def messages_of(run: Run) -> list[dict[str, str]]:
     return messages
 
 
+def length_of(run: Run) -> int:
+    """New tokens to ask for so that this answer comes again; of a cancelled one those that it has."""
+    if run.sampling is None:
+        return 0
+    cancelled = run.ended == "cancelled" and run.generated_from is not None
+    return len(run.tokens) - (run.generated_from or 0) if cancelled else run.sampling.max_new_tokens
+
+
 def heads_of(card: ModelCard) -> list[int]:
     """Heads per layer; 0 where a layer has no attention."""
     return [0 if layer.kind in ("none", "linear") else layer.heads for layer in card.layers]
@@ -47,22 +55,23 @@ def run_value(run: TracedRun, address: Mapping[str, str], selection: Mapping[str
         "tokens": list(tokens.labels),
         "ids": tokens.ids.tolist(),
         "special": [i for i, special in enumerate(tokens.special.tolist()) if special],
-        "segments": _brackets(run),
+        "segments": brackets(tokens.segments, run.generated_from, len(tokens)),
         "generated_from": run.generated_from,
         "ended": run.run.ended,
         "card": card_value(run.model.name, run.model.card),
     }
 
 
-def _brackets(run: TracedRun) -> list[list[Any]]:
-    """[role, start, stop] of the brackets in the strip: the roles of a conversation, else prompt and answer."""
-    segments = [[s.role, s.start, s.stop] for s in run.tokens.segments if s.stop > s.start]
-    if segments and not (len(segments) == 1 and segments[0][0] == "text"):
-        return segments
-    start, count = run.generated_from, len(run.tokens)
-    if start is None or start >= count:
-        return [["prompt", 0, count]]
-    return [["prompt", 0, start], ["answer", start, count]]
+def brackets(segments: Sequence[Segment], start: int | None, count: int) -> list[list[Any]]:
+    """[role, start, stop] of the brackets in the strip: the roles of a conversation, else prompt and answer.
+
+    `start`: first token of the answer; it has a bracket also where no segment stands for it yet.
+    """
+    named: list[list[Any]] = [[s.role, s.start, s.stop] for s in segments if s.stop > s.start]
+    answered = start is not None and start < count
+    if named and not (len(named) == 1 and named[0][0] == "text"):
+        return [*named, ["answer", start, count]] if answered and named[-1][2] <= (start or 0) else named
+    return [["prompt", 0, start], ["answer", start, count]] if answered else [["prompt", 0, count]]
 
 
 def card_value(name: str, card: ModelCard) -> dict[str, str]:

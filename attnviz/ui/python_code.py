@@ -8,7 +8,7 @@ from typing import Any
 from attnviz.hooks import Run
 from attnviz.registry import Registry
 from attnviz.session import TracedRun
-from attnviz.ui.describe import messages_of, prompt_of
+from attnviz.ui.describe import length_of, messages_of, prompt_of
 
 
 def reproduce(run: TracedRun, registry: Registry, analysis: str, params: Mapping[str, Any]) -> str:
@@ -44,7 +44,7 @@ def _run(run: TracedRun) -> str:
     prompt, sampling = _prompt(run.run), run.run.sampling
     if sampling is None:
         return f"model.trace({prompt})"
-    options: dict[str, Any] = {"max_new_tokens": sampling.max_new_tokens, "temperature": sampling.temperature}
+    options: dict[str, Any] = {"max_new_tokens": length_of(run.run), "temperature": sampling.temperature}
     if sampling.temperature > 0:
         options["seed"] = sampling.seed
     if sampling.stop:

@@ -16,6 +16,8 @@ from attnviz.hooks import ModelEntry
 from attnviz.registry import Registry
 from attnviz.session import LoadedModel, Session, TracedRun
 from attnviz.ui.background import Job
+from attnviz.ui.describe import length_of
+from attnviz.ui.live import GrowingAnswer
 
 OWN = "own"
 """Value of the menu's last line: a model that is not on the menu."""
@@ -27,6 +29,7 @@ LONGEST_ADDRESS = 6000
 """Characters of a prompt that still goes into the address."""
 NEW_TOKENS = 40
 FINISHED_KEPT = 64
+BROWSERS_KEPT = 256
 
 
 @dataclass(frozen=True)
@@ -144,9 +147,36 @@ class Finished:
     def make(self, wish: Wish, job: Job) -> TracedRun:
         """The run of this wish: the one in memory, else a new one."""
         run = self.find(wish) or make_run(self.session, wish, job)
-        if not (run.run.sampling and run.run.sampling.temperature > 0 and wish.seed is None):
+        drawn = run.run.sampling is not None and run.run.sampling.temperature > 0 and wish.seed is None
+        if not drawn and run.run.ended != "cancelled":
             self.keep(wish, run)
         return run
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A wish, and the work on it."""
+
+    wish: Wish
+    job: Job
+
+
+class LastAsked:
+    """What each browser asked for last, so that Cancel finds what came of it."""
+
+    def __init__(self) -> None:
+        self._of: LRUCache[str, Asked] = LRUCache(BROWSERS_KEPT)
+        self._lock = threading.Lock()
+
+    def keep(self, browser: str, wish: Wish, job: Job) -> None:
+        """Remember it in place of what that browser asked for before."""
+        with self._lock:
+            self._of[browser] = Asked(wish, job)
+
+    def find(self, browser: str) -> Asked | None:
+        """What it asked for last; None where that is not known."""
+        with self._lock:
+            return self._of.get(browser)
 
 
 def make_run(session: Session, wish: Wish, job: Job) -> TracedRun:
@@ -159,7 +189,7 @@ def make_run(session: Session, wish: Wish, job: Job) -> TracedRun:
     model = load(session, wish)
     prompt = _prompt(model, wish)
     run = _answered(session, model, wish, prompt, job) if wish.answer else model.trace(**prompt, category=wish.category)
-    if "attention" in model.card.capabilities:
+    if "attention" in model.card.capabilities and not job.cancelled.is_set():
         job.report(0.9, "Reading the attention")
         session.trace(run.run)
     return run
@@ -198,11 +228,12 @@ def _answered(session: Session, model: LoadedModel, wish: Wish, prompt: Mapping[
     length, temperature, seed = int(wish.length), float(wish.temperature or 0.0), wish.seed
     if temperature > 0 and seed is None:
         seed = secrets.randbelow(2**31)  # so that the answer can be made again
-    label, said = session.model(model.spec).label, []
+    growing = GrowingAnswer(model.tokenize(**prompt), model.card, session.model(model.spec).label)
 
     def heard(token: int) -> None:
-        said.append(label(token))
-        job.report(0.1 + 0.8 * len(said) / length, f"{len(said)} of {length} tokens: {''.join(said)[-120:]}")
+        growing.add(token)
+        job.report(0.1 + 0.8 * len(growing.labels) / length, f"{len(growing.labels)} of {length} tokens")
+        job.live, job.pause = growing.value, growing.pause
 
     job.report(0.1, f"Generating up to {length} tokens")
     return model.generate(
@@ -213,6 +244,7 @@ def _answered(session: Session, model: LoadedModel, wish: Wish, prompt: Mapping[
         stop=wish.stop,
         category=wish.category,
         on_token=heard,
+        on_row=growing.hear,
         cancelled=job.cancelled.is_set,
     )
 
@@ -223,7 +255,7 @@ def address_of(wish: Wish, run: TracedRun) -> dict[str, str]:
     said |= {name: chosen for name in CHOSEN if (chosen := getattr(wish, name)) != "auto"}
     said |= {"prompt": wish.prompt} if len(wish.prompt) <= LONGEST_ADDRESS else {"long": str(len(wish.prompt))}
     sampling = run.run.sampling
-    said["answer"] = str(sampling.max_new_tokens) if sampling else "0"
+    said["answer"] = str(length_of(run.run))
     if sampling is not None and sampling.temperature > 0:
         said |= {"temperature": repr(sampling.temperature), "seed": str(sampling.seed)}
     if sampling is not None:

@@ -107,6 +107,35 @@ def test_background_work_reports_raises_and_hears_of_cancel():
     assert jobs[0].cancelled.is_set()
 
 
+def test_a_growing_answer_says_what_its_newest_token_was_chosen_from():
+    """One layer of two heads, one without attention: the mean of (0.6, 0.1, 0.3) and (0.2, 0.7, 0.1)."""
+    from attnviz.hooks import LiveRow
+    from attnviz.ui.live import GrowingAnswer
+
+    model = FakeModel()
+    growing = GrowingAnswer(model.tokenize("ab"), model.card, model.label)
+    assert growing.value()["weights"] is None
+    growing.add(ord("c"))
+    weights = np.full((2, 2, 3), np.nan, np.float32)
+    weights[1] = [[0.6, 0.1, 0.3], [0.2, 0.7, 0.1]]
+    growing.hear(LiveRow(3, ord("c"), weights))
+    growing.add(ord("d"))  # its row has not come yet
+    value = growing.value()
+    assert (value["labels"], value["newest"]) == (["<bos>", "a", "b", "c"], 3)
+    assert (value["weights"], value["heads"], value["layers"], value["without"]) == ([4000, 4000, 2000], 2, 1, 2)
+    assert value["segments"] == [["prompt", 0, 3], ["answer", 3, 4]]
+    assert growing.pause == 0.1
+
+
+def test_long_answers_are_told_less_often():
+    from attnviz.ui.live import GrowingAnswer
+
+    model = FakeModel()
+    growing = GrowingAnswer(model.tokenize("a" * 400), model.card, model.label)
+    growing.labels = ["x"] * 9599  # 10 000 tokens with <bos>: twice a second
+    assert growing.pause == pytest.approx(0.5)
+
+
 def session_over_rules():
     from attnviz.registry import load_registry
     from attnviz.session import Session

@@ -263,9 +263,13 @@
     writeAddress();
   }
 
+  function askAgain() {  // once what came with the run is in its place
+    setTimeout(() => { for (const bar of bars.values()) if (visible(bar.element)) bar.recompute(); }, 0);
+  }
+
   const copy = async (text) => { try { await navigator.clipboard.writeText(text); return true; } catch { return false; } };
 
-  window.attnviz = {element, button, readable, copy, visible, select, setWord, params, place, firstPlace, setRun, setBar, mount,
+  window.attnviz = {element, button, readable, copy, visible, select, setWord, params, place, firstPlace, setRun, setBar, mount, askAgain,
     refreshStatus, opened: (title) => { tab = title; }, listen: (f) => listeners.add(f), onStatus: (f) => statusListeners.add(f),
     word: (analysis, parameter) => (words[analysis] || {})[parameter] ?? null,
     choose: (analysis, renderer) => { views[analysis] = renderer; },

@@ -21,6 +21,11 @@ def token_strip() -> gr.HTML:
     return part(source("token_strip.js"), elem_id="app-strip")
 
 
+def live_answer() -> gr.HTML:
+    """An answer in the making, in place of the strip. Value: see `attnviz.ui.live.GrowingAnswer`, or None."""
+    return part(source("live_answer.js"), elem_id="app-live")
+
+
 def status_line() -> gr.HTML:
     """Model, run and provenance of what is open; reads them from the page."""
     return part(source("status_line.js"), elem_id="app-status")

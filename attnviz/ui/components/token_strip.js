@@ -42,6 +42,7 @@ function draw() {
   });
   slot.append(strip);
   window.attnviz.setRun(value);
+  if (value.ask) window.attnviz.askAgain();
 }
 
 function show(selection) {

@@ -11,6 +11,7 @@ from attnviz.hooks import (
     BadInput,
     HeadScores,
     ModelEntry,
+    ModelError,
     Param,
     Renderer,
     Segment,
@@ -30,6 +31,23 @@ def note(what):
     if LOG:
         with open(LOG, "a", encoding="utf-8") as file:
             file.write(what + "\n")
+
+
+class Talker(FakeModel):
+    """Takes a fifth of a second for each token of an answer, and breaks off where it is told to fail."""
+
+    def generate(self, tokens, sampling, on_token=None, cancelled=None, on_row=None):
+        said = []
+
+        def slowly(token):
+            time.sleep(0.2)
+            if on_token is not None:
+                on_token(token)
+            said.append(token)
+            if "fail" in tokens.text and len(said) == 6:
+                raise ModelError("The device went away. Press Run again.")
+
+        return super().generate(tokens, sampling, slowly, cancelled, on_row)
 
 
 def counted(request):
@@ -151,6 +169,8 @@ def attnviz_backends():
         "fake": FakeModel(),
         "blind": FakeModel(without=("attention",), name="blind"),
         "two": TwoStarts(name="two"),
+        "talker": Talker(name="talker"),
+        "blind-talker": Talker(without=("attention",), name="blind-talker"),
     }
     base = fake_backend()
     return [
@@ -170,6 +190,8 @@ def attnviz_models():
         ModelEntry("fake", "Fake model", "fake", "nothing", "none", backend="rules", default=True, examples=examples),
         ModelEntry("blind", "Blind model", "blind", "nothing", "none", backend="rules"),
         ModelEntry("two", "Two starts", "two", "nothing", "none", backend="rules"),
+        ModelEntry("talker", "Slow talker", "talker", "nothing", "none", backend="rules"),
+        ModelEntry("blind-talker", "Blind talker", "blind-talker", "nothing", "none", backend="rules"),
     ]
 
 
