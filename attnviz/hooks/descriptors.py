@@ -52,7 +52,8 @@ class Param:
               layer, head and token follow the selection of the page; their bounds come from the run
     default   used when nothing is given; for layer, head and token None = the first (token: the last)
     minimum, maximum  inclusive bounds of int and float
-    choices   allowed values of a choice; further words allowed for a layer or head (such as "mean")
+    choices   allowed values of a choice; further words allowed for a layer or head (such as "mean"); words that are
+              offered for a text, which may be any other
     """
 
     TYPES: ClassVar[tuple[str, ...]] = ("int", "float", "bool", "choice", "text", "layer", "head", "token")
@@ -225,6 +226,8 @@ class Renderer:
     style     CSS for the script view
     detail    Finding -> dict; what a script view gets when it asks the host for the same analysis with other
               parameters; None = the view never asks
+    part      (Finding, what) -> dict; what a script view gets when it asks the host for a part of what it shows, such
+              as the exact numbers of a window. `what` comes from the page: refuse with BadInput what is wrong in it
     order     position in the view switch, lowest first
     """
 
@@ -237,6 +240,7 @@ class Renderer:
     script: str = ""
     style: str = ""
     detail: Callable[[Finding], dict[str, Any]] | None = None
+    part: Callable[[Finding, Mapping[str, Any]], dict[str, Any]] | None = None
     order: int = 50
 
     def __post_init__(self) -> None:

@@ -6,9 +6,10 @@ import csv
 import io
 import json
 import re
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from attnviz.hooks import Finding, Renderer, View
+from attnviz.hooks import AttnvizError, Finding, Renderer, View
 from attnviz.testing.require import as_json, require
 from attnviz.testing.samples import HOSTILE
 
@@ -51,7 +52,23 @@ def check_renderer(renderer: Renderer, finding: Finding) -> View:
             as_json(renderer.detail(finding)) == as_json(renderer.detail(finding)),
             f"{title}: `detail` gives different data for the same finding.",
         )
+    if renderer.part is not None:
+        _check_part(title, renderer.part, finding)
     return view
+
+
+def _check_part(title: str, part: Callable[[Finding, Mapping[str, Any]], dict[str, Any]], finding: Finding) -> None:
+    """What the page asks for is untrusted: nonsense gets words."""
+    for what in ({}, {"rows": "all"}, {"rows": [-1, 10**9], "columns": [None, {}]}, {"<script>": HOSTILE[0]}):
+        try:
+            as_json(part(finding, what))
+        except AttnvizError:
+            continue
+        except Exception as error:
+            raise AssertionError(
+                f"{title}: asked for the part {what!r} it raised {type(error).__name__} ({error}); raise BadInput with "
+                "what was expected."
+            ) from error
 
 
 def _bytes(view: View) -> bytes:

@@ -24,6 +24,8 @@ def control(param: Param) -> gr.components.Component:
         return gr.Dropdown(choices=list(param.choices), **common)
     if param.type in ("int", "float"):
         return _number(param, common)
+    if param.choices:
+        return gr.Dropdown(choices=list(param.choices), allow_custom_value=True, **common)
     return gr.Textbox(max_lines=1, **common)
 
 

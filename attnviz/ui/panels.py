@@ -243,12 +243,15 @@ class ServerFunctions:
         return self.session.run(run_id), analysis, {str(k): v for k, v in params.items()}
 
     def _fetch_detail(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        """The same analysis with other parameters; or, where the request names a part, that part of it."""
         run, analysis, params = self._asked(request)
         finding = self.session.analyze(run, analysis, params)
-        wanted = request.get("renderer")
-        for renderer in self.session.renderers(type(finding.result)):
-            if renderer.name == wanted and renderer.detail is not None:
-                return {"detail": to_jsonable(renderer.detail(finding)), "about": finding_value(finding)}
+        wanted, what = request.get("renderer"), request.get("part")
+        renderer = next((r for r in self.session.renderers(type(finding.result)) if r.name == wanted), None)
+        if isinstance(what, Mapping) and renderer is not None and renderer.part is not None:
+            return {"detail": to_jsonable(renderer.part(finding, what))}
+        if what is None and renderer is not None and renderer.detail is not None:
+            return {"detail": to_jsonable(renderer.detail(finding)), "about": finding_value(finding)}
         raise BadInput(f"There is no renderer {wanted!r} that gives details of {analysis}.")
 
     def _export_file(self, request: Mapping[str, Any]) -> dict[str, Any]:

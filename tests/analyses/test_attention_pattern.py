@@ -132,6 +132,50 @@ def test_all_heads_bring_the_shares_of_their_learned_sinks():
     assert pattern(all_heads=True).every_sink_share is None
 
 
+@pytest.mark.parametrize(
+    ("asked", "expected"), [("2:5", (2, 5)), ("-3:", (5, 8)), (":2", (0, 2)), (" 7:99 ", (7, 8)), ("0:8", None)]
+)
+def test_some_rows_are_those_of_the_whole_map(asked, expected):
+    trace = learned_sinks()
+    whole, part = pattern(trace, layer=1, head="mean"), pattern(trace, layer=1, head="mean", rows=asked)
+    rows = slice(*expected) if expected else slice(None)
+    assert part.rows == expected
+    np.testing.assert_allclose(part.weights, whole.weights[rows], atol=1e-6)
+    np.testing.assert_allclose(part.sink_share, whole.sink_share[rows], atol=1e-6)
+    if expected:
+        assert f"rows {expected[0]} to {expected[1] - 1} of 8 tokens" in part.info[0]
+
+
+def test_rows_of_the_answer_are_those_that_predict_it():
+    """The answer begins at token 5 of 8: tokens 5, 6, 7 are predicted by rows 4, 5, 6."""
+    request = fake_request(ANALYSIS, FakeModel(), TEXT, rows="answer")
+    answered = dataclasses.replace(request, run=dataclasses.replace(request.run, generated_from=5))
+    result = ANALYSIS.run(answered)
+    assert result.rows == (4, 7)
+    np.testing.assert_allclose(result.weights, pattern().weights[4:7], atol=1e-6)
+    assert "which predict the answer" in result.info[0]
+    with pytest.raises(BadInput, match="this run has no answer"):
+        ANALYSIS.run(request)
+
+
+def test_windows_and_sinks_of_some_rows():
+    trace = random_trace(8, windows=(3, None))
+    whole, part = (
+        pattern(trace, exclude_sinks=True, all_heads=True),
+        pattern(trace, exclude_sinks=True, all_heads=True, rows="3:6"),
+    )
+    np.testing.assert_array_equal(part.visible, whole.visible[3:6])
+    np.testing.assert_array_equal(part.every_visible, whole.every_visible[:, 3:6])
+    np.testing.assert_allclose(part.every, whole.every[:, :, 3:6], atol=5e-4)
+    np.testing.assert_allclose(part.weights, whole.weights[3:6], atol=1e-6)
+
+
+@pytest.mark.parametrize("asked", ["", "some", "5:5", "9:12", "3", "1:2:3", "a:b", ":" * 9, "5:2"])
+def test_rows_that_are_none_are_refused(asked):
+    with pytest.raises(BadInput, match=r"rows: expected all, answer, or positions such as .* within 0:8, got"):
+        pattern(rows=asked)
+
+
 def test_all_heads_are_in_the_result_when_asked_for():
     trace = random_trace(8, heads=(2, 3, 3), missing=(2,))
     every = pattern(trace, all_heads=True).every

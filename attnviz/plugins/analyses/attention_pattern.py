@@ -9,12 +9,23 @@ a mean of heads hides heads that disagree; a sink draws weight without giving an
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from attnviz.hooks import Analysis, AnalysisRequest, AttentionPattern, BadInput, Bools, Param, Trace, hookimpl
+from attnviz.hooks import (
+    Analysis,
+    AnalysisRequest,
+    AttentionPattern,
+    BadInput,
+    Bools,
+    LayerCapture,
+    Param,
+    Trace,
+    hookimpl,
+)
 from attnviz.plugins.analyses.sinks import EXCLUDE_SINKS, Sinks, find_sinks, without_sinks
 
 EVERY_BYTES = 64_000_000
@@ -32,13 +43,14 @@ def run(request: AnalysisRequest) -> AttentionPattern:
     left_out = sinks.positions if request.params["exclude_sinks"] else ()
     layer, head = _selection(trace, request.params["layer"], request.params["head"])
     chosen = _chosen(trace, layer, head)
-    every, shares = _every(request, left_out) if request.params["all_heads"] else (None, None)
+    rows = _rows(request, trace.layer(chosen[0][0]))
+    every, shares = _every(request, rows, left_out) if request.params["all_heads"] else (None, None)
     if len(chosen) == 1:
-        raw, share = _one_pattern(request, *chosen[0])
+        raw, share = _one_pattern(request, *chosen[0], rows)
         weights = without_sinks(raw, left_out) if left_out else raw
     else:
-        raw, share = _mean_pattern(trace, chosen, ())
-        weights = _mean_pattern(trace, chosen, left_out)[0] if left_out else raw
+        raw, share = _mean_pattern(trace, chosen, rows, ())
+        weights = _mean_pattern(trace, chosen, rows, left_out)[0] if left_out else raw
     return AttentionPattern(
         weights=weights,
         layer=layer,
@@ -48,12 +60,13 @@ def run(request: AnalysisRequest) -> AttentionPattern:
         generated_from=request.run.generated_from,
         sinks=left_out,
         missing=dict(trace.missing),
-        visible=_visible(trace, sorted({index for index, _ in chosen})),
+        visible=_visible(trace, sorted({index for index, _ in chosen}), rows),
         every=every,
-        every_visible=_every_visible(trace) if request.params["all_heads"] else None,
+        every_visible=_every_visible(trace, rows) if request.params["all_heads"] else None,
+        rows=None if len(weights) == len(request.tokens) else (rows.start, rows.stop),
         sink_share=None if left_out else share,
         every_sink_share=None if left_out else shares,
-        info=_info(request, chosen, weights, share, sinks, left_out),
+        info=_info(request, chosen, rows, weights, share, sinks, left_out),
         warnings=_warnings(request, chosen, raw, sinks, left_out),
     )
 
@@ -80,20 +93,47 @@ def _chosen(trace: Trace, layer: int | str, head: int | str) -> list[Head]:
     return chosen
 
 
+def _rows(request: AnalysisRequest, capture: LayerCapture) -> slice:
+    """The rows asked for, first to last.
+
+    Raises:
+        BadInput: not all, answer, or positions of this run; or there is no answer.
+    """
+    asked, count = request.params["rows"].strip(), len(capture.allowed)
+    if asked == "all":
+        return slice(0, count)
+    if asked == "answer":
+        first = request.run.generated_from
+        if first is None or first >= count:
+            raise BadInput("Parameter rows: this run has no answer. Expected all, or positions such as 0:10.")
+        return slice(max(first - 1, 0), max(count - 1, 1))  # row q predicts token q + 1
+    positions = re.fullmatch(r"(-?\d{0,9}):(-?\d{0,9})", asked)
+    start, stop, _ = slice(*(_position(text) for text in positions.groups())).indices(count) if positions else (0, 0, 1)
+    if start >= stop:
+        raise BadInput(
+            f"Parameter rows: expected all, answer, or positions such as 10:20 or -5: within 0:{count}, got {asked!r}."
+        )
+    return slice(start, stop)
+
+
+def _position(text: str) -> int | None:
+    return int(text) if text.lstrip("-") else None
+
+
 def _one_pattern(
-    request: AnalysisRequest, layer: int, head: int
+    request: AnalysisRequest, layer: int, head: int, rows: slice
 ) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
     """[Q, K] pattern and [Q] share of its learned sink; asked of the model where the trace keeps no maps."""
     capture = request.trace.layer(layer)
     if "q" not in capture.absent:
-        return capture.pattern_and_share(head)
-    pattern = request.attention(layer, head)
+        return capture.pattern_and_share(head, rows)
+    pattern = request.attention(layer, head, rows)
     rest = 1 - pattern.sum(axis=-1, dtype=np.float64)
     return pattern, None if capture.sinks is None else rest.astype(np.float32)
 
 
 def _mean_pattern(
-    trace: Trace, chosen: Sequence[Head], left_out: tuple[int, ...]
+    trace: Trace, chosen: Sequence[Head], rows: slice, left_out: tuple[int, ...]
 ) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
     """[Q, K] mean of the patterns, sinks removed from each before it enters the mean.
 
@@ -102,7 +142,7 @@ def _mean_pattern(
     total: NDArray[np.float32] | None = None
     shares: list[NDArray[np.float32]] = []
     for layer, head in chosen:
-        pattern, share = trace.layer(layer).pattern_and_share(head)
+        pattern, share = trace.layer(layer).pattern_and_share(head, rows)
         if left_out:
             pattern = without_sinks(pattern, left_out)
         if share is not None:
@@ -125,7 +165,7 @@ def _thumbnails(trace: Trace) -> NDArray[np.uint8]:
 
 
 def _every(
-    request: AnalysisRequest, left_out: tuple[int, ...]
+    request: AnalysisRequest, rows: slice, left_out: tuple[int, ...]
 ) -> tuple[NDArray[np.float16], NDArray[np.float32] | None]:
     """[L, H, Q, K] float16 pattern of every head.
 
@@ -136,46 +176,46 @@ def _every(
     """
     trace = request.trace
     captures = [capture for capture in trace.layers if capture is not None]
-    shape = (len(trace.layers), trace.heads, len(captures[0].allowed), len(captures[0].seen_by))
+    shape = (len(trace.layers), trace.heads, rows.stop - rows.start, len(captures[0].seen_by))
     size = 2 * int(np.prod(shape, dtype=np.int64))
     if size > EVERY_BYTES:
         layers, heads, queries, keys = shape
         raise BadInput(
             f"All heads of this run take {size / 1e6:.0f} MB ({layers} layers × {heads} heads × {queries} × {keys} × 2 "
-            f"bytes); at most {EVERY_BYTES / 1e6:.0f} MB go into one file. Use a shorter prompt, or save the heads you "
-            "need one by one."
+            f"bytes); at most {EVERY_BYTES / 1e6:.0f} MB go into one file. Use a shorter prompt, fewer rows (such as "
+            "rows=answer), or save the heads you need one by one."
         )
     every = np.zeros(shape, dtype=np.float16)
     shares = np.full(shape[:3], np.nan, dtype=np.float32)
     for layer, capture in enumerate(trace.layers):
         request.progress(layer / shape[0], f"layer {layer} of {shape[0]}")
         for head in range(0 if capture is None else capture.heads):
-            pattern, share = trace.layer(layer).pattern_and_share(head)
+            pattern, share = trace.layer(layer).pattern_and_share(head, rows)
             every[layer, head] = without_sinks(pattern, left_out) if left_out else pattern
             if share is not None:
                 shares[layer, head] = share
     return every, None if all(capture.sinks is None for capture in captures) else shares
 
 
-def _visible(trace: Trace, layers: Sequence[int]) -> Bools | None:
+def _visible(trace: Trace, layers: Sequence[int], rows: slice) -> Bools | None:
     """[Q, K] what may be seen in any of the layers; None when one of them has no mask but the causal one."""
     captures = [trace.layer(index) for index in layers]
     if any(capture.visible is None for capture in captures):
         return None
-    hidden = [capture.hidden() for capture in captures]
+    hidden = [capture.hidden(rows) for capture in captures]
     visible: Bools = np.logical_or.reduce([~blocked for blocked in hidden if blocked is not None])
     return visible
 
 
-def _every_visible(trace: Trace) -> Bools | None:
+def _every_visible(trace: Trace, rows: slice) -> Bools | None:
     """[L, Q, K] what may be seen in each layer; None when no layer has a mask but the causal one."""
     captures = [capture for capture in trace.layers if capture is not None]
     if all(capture.visible is None for capture in captures):
         return None
-    shape = (len(captures[0].allowed), len(captures[0].seen_by))
+    shape = (rows.stop - rows.start, len(captures[0].seen_by))
     visible = np.ones((len(trace.layers), *shape), dtype=np.bool_)
     for index, capture in enumerate(trace.layers):
-        blocked = None if capture is None else capture.hidden()
+        blocked = None if capture is None else capture.hidden(rows)
         if blocked is not None:
             visible[index] = ~blocked
     return visible
@@ -187,6 +227,7 @@ def _every_visible(trace: Trace) -> Bools | None:
 def _info(
     request: AnalysisRequest,
     chosen: Sequence[Head],
+    rows: slice,
     weights: NDArray[np.float32],
     share: NDArray[np.float32] | None,
     sinks: Sinks,
@@ -194,16 +235,25 @@ def _info(
 ) -> tuple[str, ...]:
     trace = request.trace
     lines = [
-        f"{_subject(chosen, trace)}, {len(request.tokens)} tokens.",
+        f"{_subject(chosen, trace)}, {_extent(request, rows)}.",
         _row_sums(share, left_out),
         _mask(request, chosen),
         sinks.describe(),
-        _treatment(weights, left_out),
+        _treatment(weights, rows.start, left_out),
         "Small pictures: largest weight of each block, brightness = √weight in 256 steps, sinks always included.",
         f"Computed from what was captured in {trace.precision}.",
     ]
     lines += [f"Layer {index} has no attention: {reason}" for index, reason in sorted(trace.missing.items())]
     return tuple(lines)
+
+
+def _extent(request: AnalysisRequest, rows: slice) -> str:
+    """How many tokens, and which of them have a row here."""
+    count = len(request.tokens)
+    if rows.stop - rows.start == count:
+        return f"{count} tokens"
+    why = ", which predict the answer" if request.params["rows"].strip() == "answer" else ""
+    return f"rows {rows.start} to {rows.stop - 1} of {count} tokens{why}"
 
 
 def _subject(chosen: Sequence[Head], trace: Trace) -> str:
@@ -243,10 +293,10 @@ def _mask(request: AnalysisRequest, chosen: Sequence[Head]) -> str:
     return f"Mask: {base}{window}.{predicts}"
 
 
-def _treatment(weights: NDArray[np.float32], left_out: tuple[int, ...]) -> str:
+def _treatment(weights: NDArray[np.float32], first: int, left_out: tuple[int, ...]) -> str:
     if not left_out:
         return "Sinks are included."
-    empty = np.flatnonzero(~weights.any(axis=1))
+    empty = np.flatnonzero(~weights.any(axis=1)) + first
     rows = f" Rows {', '.join(map(str, empty))} see nothing else and are zero." if len(empty) else ""
     listed = ", ".join(map(str, left_out))
     return f"Sinks left out: the columns {listed} are removed and each row is divided by its remainder.{rows}"
@@ -286,10 +336,18 @@ def attnviz_analyses() -> list[Analysis]:
             summary="Where a head looks, with a small picture of every head.",
             run=run,
             produces=AttentionPattern,
+            version="2",
             params=(
                 Param("layer", "layer", choices=("mean",), help="Layer from 0, or mean: over layers with attention."),
                 Param("head", "head", choices=("mean",), help="Head from 0, or mean: over the heads."),
                 EXCLUDE_SINKS,
+                Param(
+                    "rows",
+                    "text",
+                    default="all",
+                    choices=("all", "answer"),
+                    help="all; answer: the rows that predict it; or positions such as 100:140 or -20:",
+                ),
                 Param(
                     "all_heads",
                     "bool",

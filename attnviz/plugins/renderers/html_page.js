@@ -35,6 +35,7 @@
     },
     point() {},
     fetch: () => Promise.reject(new Error("not in this file. It holds only what was on the screen when it was saved.")),
+    part: () => Promise.reject(new Error("not in this file. It holds only what was on the screen when it was saved.")),
     async inflate(text) {
       const bytes = Uint8Array.from(atob(text), (character) => character.charCodeAt(0));
       const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate"));

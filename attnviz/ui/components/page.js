@@ -175,26 +175,36 @@
     const slot = home.querySelector(".app-part");
     let view = null, value = null, stale = false, answers = new Map();
 
+    const ask = async (request) => {  // a second asker of the same thing gets the same answer
+      const key = JSON.stringify(request);
+      if (!answers.has(key)) {
+        const asked = server.fetch_detail(request);
+        answers.set(key, asked);
+        asked.catch(() => answers.delete(key));
+        if (answers.size > 64) answers.delete(answers.keys().next().value);
+      }
+      const answer = await answers.get(key);
+      if (answer && answer.error) { answers.delete(key); throw new Error(answer.error); }
+      return answer;
+    };
+
     const host = {
       get selection() { return {...selection}; },
       select: (partial) => select(partial || {}, value && value.analysis),
       fetch: async (partial) => {
         const request = {run: value.run, analysis: value.analysis, renderer: name,
                          params: {...params(value.analysis), ...partial}};
-        const key = JSON.stringify(request);
-        if (!answers.has(key)) {
-          const asked = server.fetch_detail(request);
-          answers.set(key, asked);
-          asked.catch(() => answers.delete(key));
-          if (answers.size > 64) answers.delete(answers.keys().next().value);
-        }
-        const answer = await answers.get(key);
-        if (answer && answer.error) { answers.delete(key); throw new Error(answer.error); }
+        const answer = await ask(request);
         if (run && value && request.run === run.id) {
           abouts.set(aboutKey(request.run, request.analysis, request.params), answer.about);
           refreshStatus();
         }
         return answer.detail;
+      },
+      part: async (what, partial) => {
+        const request = {run: value.run, analysis: value.analysis, renderer: name,
+                         params: {...value.params, ...partial}, part: what};
+        return (await ask(request)).detail;
       },
       point: () => {},
       inflate,
