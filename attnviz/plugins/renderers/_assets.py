@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import functools
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -106,6 +106,20 @@ def token_spans(finding: Finding, pattern: AttentionPattern) -> tuple[range, ran
             raise ShapeError(f"AttentionPattern {name}", f"within 0..{len(finding.tokens)}", list(span))
         found.append(range(count) if span is None else range(*span))
     return found[0], found[1]
+
+
+def window_of(what: Mapping[str, Any], name: str, within: range) -> range:
+    """The positions [start, stop] that a page asks for under a name.
+
+    Raises:
+        BadInput: not two whole numbers, in order and within what is there.
+    """
+    asked = what.get(name)
+    whole = isinstance(asked, list) and len(asked) == 2 and all(type(number) is int for number in asked)
+    if not whole or not within.start <= asked[0] < asked[1] <= within.stop:  # type: ignore[index]
+        expected = f"[start, stop] within {within.start}..{within.stop}"
+        raise BadInput(f"Part of a map: expected {name} {expected}, got {asked!r:.60}.")
+    return range(*asked)  # type: ignore[misc]
 
 
 def boundary(finding: Finding, span: range) -> int | None:

@@ -3,11 +3,15 @@
 //
 //   heatMap({rows, columns, rowLabels, columnLabels, label, describe(i, j) -> [line, …], onPick(i, j), onCursor(lines),
 //            boundary, rowTitle, columnTitle, describeRow(i), describeColumn(j), cellSize(room), cellText(i, j),
-//            footers, rowNumbers, columnNumbers, beside})
-//     -> {element, setCells(shade, table, centre), setBars(rowBars, columnBars), setBeside(shade), select(row, column),
-//         zoom(percent), redraw(), percent()}
+//            footers, rowNumbers, columnNumbers, beside, onWindow(rows, columns)})
+//     -> {element, setCells(shade, table, centre, block), setPatches(patches), setBars(rowBars, columnBars),
+//         setBeside(shade), select(row, column), zoom(percent), enlarge(), redraw(), percent()}
 //
 //   shade   Uint8Array [rows · columns], an index into table;  centre: 128 for a signed map, else 0
+//   block   1, or the edge of the blocks of cells that one shade stands for
+//   patches [{row, column, rows, columns, shade}, …]: where the shade of every cell is known, drawn over the blocks
+//   onZoom    called with the zoom in percent, and whether the cells are tiny when all of the map is in sight
+//   onWindow  called with [first, stop] of the rows and columns in sight when the cells are large enough to tell apart
 //   bars    {values, reference} or null; NaN = no bar; column bars are drawn on a √ scale
 //   boundary  {row, column}: where the answer begins, each a number or null
 //   beside    {name, short, describe(i)}: one more column at the right, apart from the others, that is no column of the
@@ -16,7 +20,7 @@
 //   rowNumbers, columnNumbers  what stands at the axes where texts do not fit; without them 0, 1, 2 …
 //   footers   a further name under each column
 
-const HEAT = { tallest: 600, largestCell: 30, labelCell: 9, wideCell: 44, zooms: [20, 1000], besideGap: 8, besideWidth: 18 };
+const HEAT = { tallest: 600, largestCell: 30, labelCell: 9, wideCell: 44, zooms: [20, 1000], readable: 12, apart: 2, tiny: 4, besideGap: 8, besideWidth: 18 };
 
 function heatMap(options) {
   const { rows, columns, beside } = options;
@@ -30,7 +34,7 @@ function heatMap(options) {
   const element = make("div", { class: "av-heat-frame" }, window_);
   const tip = tooltip(element);
   const picture = document.createElement("canvas"), besidePicture = document.createElement("canvas");
-  let besideShade = null;
+  let besideShade = null, block = 1, patches = [], asking = null;
   let shade = null, table = null, centre = 0, percent = 100, cursor = null, chosen = { row: null, column: null };
   let rowBars = null, columnBars = null, box = null, pooled = null, colours = null, fonts = null;
 
@@ -82,28 +86,29 @@ function heatMap(options) {
     canvas.height = Math.round(box.height * ratio);
     canvas.style.width = `${box.width}px`;
     canvas.style.height = `${box.height}px`;
+    if (options.onZoom) options.onZoom(percent, Math.min(cell.width, cell.height) * 100 / percent < HEAT.tiny);
   }
 
-  function paintPicture() {  // one pixel per cell, or per block of cells where cells are smaller than pixels
+  function paintPicture() {  // one pixel per shade, or per block of shades where they are smaller than pixels
     const ratio = window.devicePixelRatio || 1;
-    const down = Math.max(1, Math.ceil(1 / (box.cell.height * ratio) - 0.01));
-    const across = Math.max(1, Math.ceil(1 / (box.cell.width * ratio) - 0.01));
+    const down = Math.max(1, Math.ceil(1 / (box.cell.height * block * ratio) - 0.01));
+    const across = Math.max(1, Math.ceil(1 / (box.cell.width * block * ratio) - 0.01));
     if (pooled && pooled.down === down && pooled.across === across) return;
     pooled = { down, across };
-    paintPixels(picture, shade, columns, down, across);
-    if (besideShade) paintPixels(besidePicture, besideShade, 1, down, 1);
+    paintPixels(picture, shade, Math.ceil(rows / block), Math.ceil(columns / block), down, across);
+    if (besideShade) paintPixels(besidePicture, besideShade, rows, 1, down * block, 1);
   }
 
-  function paintPixels(onto, shades, width, down, across) {  // shades [rows, width]
+  function paintPixels(onto, shades, height, width, down, across) {  // shades [height, width]
     onto.width = Math.ceil(width / across);
-    onto.height = Math.ceil(rows / down);
+    onto.height = Math.ceil(height / down);
     const image = new ImageData(onto.width, onto.height);
     const pixels = new Uint32Array(image.data.buffer);
     if (down === 1 && across === 1) {
       for (let i = 0; i < pixels.length; i++) pixels[i] = table[shades[i]];
     } else {  // the strongest cell of a block stands for it, so that thin lines survive
       const strongest = new Uint8Array(pixels.length).fill(centre);
-      for (let i = 0; i < rows; i++) {
+      for (let i = 0; i < height; i++) {
         const line = Math.floor(i / down) * onto.width;
         for (let j = 0; j < width; j++) {
           const at = line + Math.floor(j / across), value = shades[i * width + j];
@@ -133,7 +138,8 @@ function heatMap(options) {
     pen.rect(box.left, box.top, areaRight() - box.left, areaBottom() - box.top);
     pen.clip();
     pen.imageSmoothingEnabled = false;
-    pen.drawImage(picture, xOf(0), yOf(0), picture.width * pooled.across * box.cell.width, picture.height * pooled.down * box.cell.height);
+    pen.drawImage(picture, xOf(0), yOf(0), picture.width * pooled.across * block * box.cell.width, picture.height * pooled.down * block * box.cell.height);
+    drawPatches(pen, ratio);
     if (options.cellText && box.cell.width >= 28 && box.cell.height >= 13) drawTexts(pen);
     drawMarks(pen);
     pen.restore();
@@ -144,6 +150,25 @@ function heatMap(options) {
     if (besideShade) drawBeside(pen);
     if (rowBars) drawRowBars(pen);
     if (columnBars) drawColumnBars(pen);
+    askForWindow();
+  }
+
+  function drawPatches(pen, ratio) {  // where a cell has a pixel of its own
+    const { cell } = box;
+    if (Math.min(cell.width, cell.height) * ratio < 1) return;
+    for (const patch of patches) {
+      if (!patch.picture) {
+        patch.picture = document.createElement("canvas");
+        paintPixels(patch.picture, patch.shade, patch.rows, patch.columns, 1, 1);
+      }
+      pen.drawImage(patch.picture, xOf(patch.column), yOf(patch.row), patch.columns * cell.width, patch.rows * cell.height);
+    }
+  }
+
+  function askForWindow() {  // once nothing has moved for a moment
+    if (!options.onWindow || Math.min(box.cell.width, box.cell.height) < HEAT.apart) return;
+    clearTimeout(asking);
+    asking = setTimeout(() => { if (element.isConnected) options.onWindow(visibleRows(), visibleColumns()); }, 120);
   }
 
   function edge(pen, x, y, width, height, colour, thickness) {
@@ -161,7 +186,7 @@ function heatMap(options) {
     pen.rect(left, box.top, wide, areaBottom() - box.top);
     pen.clip();
     pen.imageSmoothingEnabled = false;
-    pen.drawImage(besidePicture, left, yOf(0), wide, besidePicture.height * pooled.down * cell.height);
+    pen.drawImage(besidePicture, left, yOf(0), wide, besidePicture.height * pooled.down * block * cell.height);
     if (chosen.row !== null) edge(pen, left + 1, yOf(chosen.row), wide - 2, Math.max(cell.height, 2), colours.accent, 2);
     if (cursor && cursor.j === columns) edge(pen, left + 1, yOf(cursor.i) - 1, wide - 2, Math.max(cell.height, 3) + 2, cursorColour(), 1.5);
     pen.restore();
@@ -411,7 +436,8 @@ function heatMap(options) {
     if (!shade || cursor || !window_.matches(":focus-visible")) return;
     const i = chosen.row === null ? 0 : chosen.row;
     let j = chosen.column === null ? 0 : chosen.column;
-    if (chosen.column === null) for (let k = 1; k < columns; k++) if (Math.abs(shade[i * columns + k] - centre) > Math.abs(shade[i * columns + j] - centre)) j = k;
+    const strength = (k) => Math.abs(shade[Math.floor(i / block) * Math.ceil(columns / block) + Math.floor(k / block)] - centre);
+    if (chosen.column === null) for (let k = block; k < columns; k += block) if (strength(k) > strength(j)) j = k;
     moveTo(i, j);
   });
   window_.addEventListener("blur", () => { cursor = null; tip.hide(); draw(); });
@@ -455,14 +481,16 @@ function heatMap(options) {
     if (!box) layout();
     const [x, y] = room();
     const middle = [(window_.scrollLeft + x) / box.cell.width, (window_.scrollTop + y) / box.cell.height];
-    percent = Math.round(Math.max(HEAT.zooms[0], Math.min(HEAT.zooms[1], next)));
+    percent = Math.round(Math.max(HEAT.zooms[0], Math.min(Math.max(HEAT.zooms[1], readable()), next)));
     redraw();
     const [toX, toY] = room();
     window_.scrollLeft = middle[0] * box.cell.width - toX;
     window_.scrollTop = middle[1] * box.cell.height - toY;
     draw();
-    if (options.onZoom) options.onZoom(percent);
   }
+
+  // The zoom at which a cell can be read, of a map whose cells are tiny when all of it is in sight.
+  const readable = () => percent * HEAT.readable / Math.min(box.cell.width, box.cell.height);
 
   function redraw() {
     pooled = null;
@@ -475,10 +503,22 @@ function heatMap(options) {
     percent: () => percent,
     zoom,
     redraw,
-    setCells(cells, colourTable_, centre_ = 0) {
+    enlarge() {  // to cells that can be read, at the chosen row or column
+      if (!box) layout();
+      zoom(readable());
+      const i = chosen.row ?? Math.floor((chosen.column ?? 0) * rows / columns), j = chosen.column ?? Math.floor((chosen.row ?? 0) * columns / rows);
+      window_.scrollTop = (i + 0.5) * box.cell.height - (box.height - box.top - box.bottom) / 2;
+      window_.scrollLeft = (j + 0.5) * box.cell.width - (box.width - box.left - box.right) / 2;
+      draw();
+    },
+    setPatches(patches_) {
+      patches = patches_;
+    },
+    setCells(cells, colourTable_, centre_ = 0, block_ = 1) {
       shade = cells;
       table = colourTable_;
       centre = centre_;
+      block = block_;
       pooled = null;
       if (!box) layout();
       draw();
@@ -518,11 +558,13 @@ function onWidth(element, callback) {
 function zoomControl(heat) {
   const output = make("output", { class: "av-zoom-value", "aria-live": "off" }, "100 %");
   const button = (text, label, action) => make("button", { type: "button", class: "av-button", "aria-label": label, title: label, onclick: action }, text);
+  const cells = button("Cells", "Zoom in at the selected token until cells can be read", () => heat.enlarge());
+  cells.hidden = true;
   const element = make("span", { class: "av-control av-zoom", role: "group", "aria-label": "Zoom, 20 to 1000 percent" },
     make("span", {}, "Zoom"),
     button("−", "Zoom out", () => heat.zoom(heat.percent() / 1.25)),
     output,
     button("+", "Zoom in", () => heat.zoom(heat.percent() * 1.25)),
-    button("Fit", "Fit to the window", () => heat.zoom(100)));
-  return { element, update: (percent) => { output.textContent = `${percent} %`; } };
+    button("Fit", "Fit to the window", () => heat.zoom(100)), cells);
+  return { element, update(percent, tiny) { output.textContent = `${percent} %`; cells.hidden = !tiny; } };
 }

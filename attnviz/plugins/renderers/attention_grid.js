@@ -30,13 +30,14 @@ const nameOf = (layer, head) => `${layer === "mean" ? "Mean of all layers" : lay
 const quote = (i) => `${i} “${visibleText(TOKENS[i])}”`;
 
 // A head as it is drawn. Everything outside its arrays goes by the position of a token in the run: queries lie in
-// rows [start, stop), keys in columns [start, stop).
+// rows [start, stop), keys in columns [start, stop). Of a large map the codes are the largest weight of each block of
+// tokens, and patches hold the exact ones of the windows that were looked at.
 async function decode(packed) {
   const [codes, sink, focus, received, rest, window_] = await Promise.all(
     [packed.codes, packed.sink, packed.focus, packed.received, packed.rest, packed.window].map((array) => (array ? unpack(array) : null)));
-  const { layer, head, rows, columns, causal } = packed;
+  const { layer, head, rows, columns, causal, block } = packed;
   return {
-    layer, head, rows, columns, causal, codes, sink, focus, received, rest, window: window_,
+    layer, head, rows, columns, causal, block, patches: [], codes, sink, focus, received, rest, window: window_,
     first: new Set(packed.first_tokens), info: [...packed.info, packed.precision], warnings: packed.warnings,
     height: rows[1] - rows[0], width: columns[1] - columns[0],
     at: (q, k) => (q - rows[0]) * (columns[1] - columns[0]) + k - columns[0],
@@ -59,7 +60,7 @@ const noteBox = make("div");
 const heatHome = make("div");
 let heat = null;           // the heat map of the shapes and tokens in heat.spans
 function heatOf(shown) {
-  const { rows, columns, sink } = shown, spans = JSON.stringify([rows, columns, sink !== null]);
+  const { rows, columns, sink } = shown, spans = JSON.stringify([rows, columns, sink !== null, shown.block]);
   if (heat && heat.spans === spans) return;
   const [firstQuery, firstKey] = [rows[0], columns[0]];
   const boundary = ([start, stop]) => (data.generated_from > start && data.generated_from < stop ? data.generated_from - start : null);
@@ -76,13 +77,13 @@ function heatOf(shown) {
     describeColumn: (j) => describeKey(firstKey + j),
     onCursor: (lines) => { readout.textContent = lines.join(" · "); },
     onPick: (i) => pickToken(firstQuery + i),
-    onZoom: (percent) => zoomer.update(percent),
+    onZoom: (...zoom) => zoomer.update(...zoom),
+    onWindow: shown.block > 1 && !host.offline ? (rowsSeen, columnsSeen) => wantWindow(rowsSeen.map((i) => firstQuery + i), columnsSeen.map((j) => firstKey + j)) : null,
   });
   heat.spans = spans;
   heatHome.replaceChildren(heat.element);
-  zoomer.update(heat.percent());
 }
-const zoomer = zoomControl({ percent: () => heat.percent(), zoom: (percent) => heat.zoom(percent) });
+const zoomer = zoomControl({ percent: () => heat.percent(), zoom: (percent) => heat.zoom(percent), enlarge: () => heat.enlarge() });
 const strip = tokenStrip({
   tokens: TOKENS, segments: data.segments, generatedFrom: data.generated_from,
   onPick: pickToken,
@@ -187,8 +188,34 @@ function whyHidden(q, k) {  // null where the query sees the key
   if (!shown.isQuery(q)) return `token ${q} is no query of this layer`;
   if (!shown.isKey(k)) return `token ${k} is no key of this layer`;
   if (shown.causal && k > q) return "not visible: the key comes after the query";
-  if (shown.window && !shown.window[shown.at(q, k)]) return "not visible: the key lies outside the window of this layer";
+  const seen = windowAt(q, k);
+  if (seen === 0) return "not visible: the key lies outside the window of this layer";
   return data.sinks.includes(k) ? "left out as a sink" : null;
+}
+
+function patchAt(q, k) {
+  return shown.patches.find(({ rows, columns }) => q >= rows[0] && q < rows[1] && k >= columns[0] && k < columns[1]) || null;
+}
+
+const inPatch = ({ rows, columns }, q, k) => (q - rows[0]) * (columns[1] - columns[0]) + k - columns[0];
+
+function codeAt(q, k) {  // null where only the largest of its block is known
+  if (shown.block === 1) return shown.codes[shown.at(q, k)];
+  const patch = patchAt(q, k);
+  return patch && patch.codes[inPatch(patch, q, k)];
+}
+
+function windowAt(q, k) {  // 1 = seen, 0 = outside, null = not known or no window
+  if (shown.block === 1) return shown.window && shown.window[shown.at(q, k)];
+  const patch = patchAt(q, k);
+  return patch && patch.window && patch.window[inPatch(patch, q, k)];
+}
+
+function blockAt(q, k) {  // the block a weight lies in: its tokens, and the code of its largest weight
+  const { block, rows, columns, width } = shown;
+  const [i, j] = [Math.floor((q - rows[0]) / block), Math.floor((k - columns[0]) / block)];
+  const span = (first, at, stop) => `${first + at * block}–${Math.min(stop, first + (at + 1) * block) - 1}`;
+  return { queries: span(rows[0], i, rows[1]), keys: span(columns[0], j, columns[1]), code: shown.codes[i * Math.ceil(width / block) + j] };
 }
 
 const withoutFirst = () => state.withoutFirst && shown.first.size > 0;
@@ -198,8 +225,10 @@ function ofRest(value, q) {  // the share of what remains of the row without its
   return rest > 0 ? Math.min(1, value / rest) : 0;
 }
 
-function weight(q, k) {
-  const value = WEIGHTS[shown.codes[shown.at(q, k)]];
+function weight(q, k) {  // null where it is not known
+  const code = codeAt(q, k);
+  if (code === null) return null;
+  const value = WEIGHTS[code];
   if (!withoutFirst()) return value;
   return shown.first.has(k) ? 0 : ofRest(value, q);
 }
@@ -214,16 +243,19 @@ function paint() {
   heatOf(shown);
   const { share, ticks } = TRANSFORMS[state.transform], [top, left] = [shown.rows[0], shown.columns[0]];
   const level = (w) => Math.round(255 * share(Math.min(1, w)));
-  const cells = new Uint8Array(shown.height * shown.width);
+  const cells = new Uint8Array(shown.codes.length), shades = Uint8Array.from(WEIGHTS, level);
   if (withoutFirst()) {
     for (let i = 0, at = 0; i < shown.height; i++) for (let j = 0; j < shown.width; j++, at++) cells[at] = level(weight(top + i, left + j));
   } else {
-    const shades = Uint8Array.from(WEIGHTS, level);
     for (let at = 0; at < cells.length; at++) cells[at] = shades[shown.codes[at]];
   }
   heat.setBars({ values: shown.focus }, { values: shown.received, reference: 1 });
   heat.setBeside(shown.sink && Uint8Array.from(shown.sink, (_, i) => level(sinkWeight(top + i))));
-  heat.setCells(cells, colourTable(SEQUENTIAL));
+  heat.setPatches(shown.patches.map(({ rows, columns, codes }) => ({
+    row: rows[0] - top, column: columns[0] - left, rows: rows[1] - rows[0], columns: columns[1] - columns[0],
+    shade: Uint8Array.from(codes, (code) => shades[code]),
+  })));
+  heat.setCells(cells, colourTable(SEQUENTIAL), 0, shown.block);
   const first = [...shown.first].join(", ");
   const removed = withoutFirst() ? `, without token ${first}, rows renormalised` : "";
   drawLegend(legend, { map: SEQUENTIAL, ticks: ticks.map(([w, text]) => [share(w), text]), caption: `attention weight, ${TRANSFORMS[state.transform].text} scale${removed}` });
@@ -231,12 +263,20 @@ function paint() {
   paintStrip();
   paintSelection();
   title.textContent = nameOf(shown.layer, shown.head);
-  const remarks = withoutFirst() ? [`Token ${first} is left out and each row divided by what remains; computed in the page from rounded weights.`] : [];
+  const remarks = shown.block > 1 ? [ofBlocks()] : withoutFirst() ? [`Token ${first} is left out and each row divided by what remains; computed in the page from rounded weights.`] : [];
   noteBox.replaceChildren(notes([...shown.info, ...remarks], shown.warnings));
+}
+
+function ofBlocks() {
+  const { block, height, width } = shown, exact = host.offline
+    ? "The file does not hold the exact ones: save fewer rows, or a CSV."
+    : "Zoom in for the exact ones, which are fetched for what is in sight; those of the selected token are fetched at once.";
+  return `${height} × ${width} weights: drawn is the largest of each block of ${block} × ${block} tokens. ${exact}`;
 }
 
 function paintStrip() {
   if (!shown) return;
+  wantLine();
   const { share } = TRANSFORMS[state.transform], t = state.token;
   const reads = state.strip === "reads";
   strip.shade(TOKENS.map((_, i) => {
@@ -244,7 +284,8 @@ function paintStrip() {
     const w = whyHidden(q, k) ? 0 : weight(q, k);
     return w > 0 ? colourAt(SEQUENTIAL[themeName()], share(w)) : null;
   }));
-  const lacking = reads ? (shown.isQuery(t) ? "" : "; it is no query of this layer") : (shown.isKey(t) ? "" : "; it is no key of this layer");
+  const role = reads ? "query" : "key", isOne = reads ? shown.isQuery(t) : shown.isKey(t);
+  const lacking = !isOne ? `; it is no ${role} of this layer` : lineKnown() ? "" : host.offline ? "; the file holds no single weights" : "; fetching its weights";
   stripCaption.textContent = `${reads ? "What token" : "Who reads token"} ${quote(t)}${reads ? " reads" : ""}${lacking}`;
 }
 
@@ -272,7 +313,11 @@ function describeCell(q, k) {
   const lines = [`query ${quote(q)} → key ${quote(k)}`];
   const hidden = whyHidden(q, k);
   if (hidden) return [...lines, hidden];
-  const code = shown.codes[shown.at(q, k)];
+  const code = codeAt(q, k);
+  if (code === null) {
+    const around = blockAt(q, k);
+    return [`queries ${around.queries} → keys ${around.keys}`, `largest weight ${weightText(around.code)}`];
+  }
   if (withoutFirst()) {
     if (shown.first.has(k)) return [...lines, `left out (weight ${weightText(code)})`];
     return [...lines, `weight ≈ ${formatNumber(weight(q, k), 3)} of the rest (${weightText(code)} with the first token)`];
@@ -303,7 +348,52 @@ function describeToken(i) {
   if (!shown) return name;
   const [q, k] = state.strip === "reads" ? [state.token, i] : [i, state.token];
   const hidden = whyHidden(q, k);
-  return `${name}: ${hidden || describeCell(q, k)[1]}${state.strip === "reads" ? " from" : " on"} token ${state.token}`;
+  const known = hidden || codeAt(q, k) !== null ? hidden || describeCell(q, k)[1] : "weight not known";
+  return `${name}: ${known}${state.strip === "reads" ? " from" : " on"} token ${state.token}`;
+}
+
+// ------------------------------------------------------------------------------------------------ parts of large maps
+
+const PATCHES = 24;  // windows and lines that are kept of one head
+const GRID = 64;     // windows begin and end at multiples of this, so that a small step needs nothing new
+
+async function fetchPart(rows, columns) {
+  const of = shown, key = JSON.stringify([rows, columns]);
+  of.asked = of.asked || new Set();
+  if (of.asked.has(key)) return;
+  of.asked.add(key);
+  try {
+    const packed = await host.part({ rows, columns }, { layer: of.layer, head: of.head });
+    const [codes, window_] = await Promise.all([packed.codes, packed.window].map((array) => (array ? unpack(array) : null)));
+    of.patches.unshift({ rows, columns, codes, window: window_ });
+    of.patches.length = Math.min(of.patches.length, PATCHES);
+    if (shown === of && !destroyed) paint();
+  } catch (error) {
+    if (shown === of && !destroyed) { problem.textContent = `${nameOf(of.layer, of.head)}: ${error.message}`; problem.hidden = false; }
+  } finally {
+    of.asked.delete(key);
+  }
+}
+
+function wantWindow(rows, columns) {
+  if (isKnown(rows, columns)) return;
+  const around = ([first, stop], [least, most]) => [
+    Math.max(least, Math.floor(first / GRID) * GRID), Math.min(most, Math.ceil(stop / GRID) * GRID)];
+  fetchPart(around(rows, shown.rows), around(columns, shown.columns));
+}
+
+function line() {  // of the map: what the selected token reads, or who reads it; null where it has none here
+  const t = state.token;
+  if (state.strip === "reads") return shown.isQuery(t) ? [[t, t + 1], shown.columns] : null;
+  return shown.isKey(t) ? [shown.rows, [t, t + 1]] : null;
+}
+
+const isKnown = (rows, columns) => shown.patches.some((patch) =>
+  patch.rows[0] <= rows[0] && patch.rows[1] >= rows[1] && patch.columns[0] <= columns[0] && patch.columns[1] >= columns[1]);
+const lineKnown = () => shown.block === 1 || isKnown(...line());
+
+function wantLine() {
+  if (line() !== null && !lineKnown() && !host.offline) fetchPart(...line());
 }
 
 // ------------------------------------------------------------------------------------------------ choosing

@@ -1,6 +1,7 @@
 """Every head as a small picture and one head at full size: which earlier tokens each position reads.
 
 Shows AttentionPattern. The page gets small pictures of all heads and the weights of one; other heads come on demand.
+Of a long text it gets the largest weight of each block of tokens, and the exact ones of what is looked at on demand.
 Bright is not important by itself: a head may rest on the first token when it has nothing to do (an attention sink).
 
 Received attention of a key is Σ_q A[q, k] over the queries that may see it, divided by what a uniform head would give
@@ -9,16 +10,20 @@ there; without that correction early keys always win. Focus of a query is 1 − 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from attnviz.hooks import AttentionPattern, BadInput, Finding, Renderer, View, hookimpl
-from attnviz.plugins.renderers._assets import note_data, pack, script, style, token_data, token_spans
+from attnviz.plugins.renderers._assets import note_data, pack, script, style, token_data, token_spans, window_of
 from attnviz.plugins.renderers._labels import layer_names, layer_title
 
 THUMBNAIL_BYTES = 120_000  # of all small pictures together, before compression
+CELLS = 300_000  # weights of one head that a page gets; of a larger map it gets the largest of each block
+CELLS_IN_PART = 1_000_000  # exact weights that a page gets at once
+CELLS_IN_FILE = 4_000_000  # the same of an offline file, which cannot ask for more
 SINK_SHARE = 0.3  # mean weight on the first token from which the scale starts as log10
 LEARNED_SINK = (
     "Column at the right: the share of each row that a learned sink takes, which is no token. Focus and received "
@@ -137,6 +142,23 @@ def small_pictures(result: AttentionPattern, edge: int) -> tuple[NDArray[np.uint
     return pictures, sizes
 
 
+def block_of(shape: tuple[int, ...], cells: int) -> int:
+    """Edge of the blocks in which a map of this shape has at most so many cells; 1 = the map itself."""
+    block = 1
+    while -(-shape[0] // block) * -(-shape[1] // block) > cells:
+        block += 1
+    return block
+
+
+def largest_of_blocks(weights: NDArray[np.floating[Any]], block: int) -> NDArray[np.floating[Any]]:
+    """[Q, K] to [⌈Q/block⌉, ⌈K/block⌉]: the largest weight of each block."""
+    if block == 1:
+        return weights
+    for axis in (0, 1):
+        weights = np.maximum.reduceat(weights, np.arange(0, weights.shape[axis], block), axis=axis)
+    return weights
+
+
 def head_data(
     weights: NDArray[np.floating[Any]],
     layer: int | str,
@@ -145,19 +167,19 @@ def head_data(
     *,
     share: NDArray[np.floating[Any]] | None = None,
     of_every: bool = False,
+    cells: int = CELLS,
 ) -> dict[str, Any]:
     """What the page needs to draw one head: the one the result is about, or (of_every) another it carries.
 
     share   [Q] what a learned sink takes of each row, or None
+    cells   a map of more is given as the largest weight of each block; without what goes by single weights
     """
     result = _checked(finding)
     queries, keys = token_spans(finding, result)
     place = int(layer) if of_every else None
     may, window = allowed(result, place), window_mask(result, place)
-    first = [k for k in first_tokens(finding, keys) if k not in result.sinks]
-    kept = may.copy()
-    kept[:, [k - keys.start for k in first]] = False
-    rest = np.where(kept, weights, 0.0).sum(axis=1, dtype=np.float64) + (0.0 if share is None else share)
+    block = block_of(weights.shape, cells)
+    first = [k for k in first_tokens(finding, keys) if k not in result.sinks] if block == 1 else []
     notes = note_data(result)
     return {
         "layer": layer,
@@ -166,22 +188,60 @@ def head_data(
         "columns": [keys.start, keys.stop],
         "causal": result.causal,
         "first_tokens": first,
-        "codes": pack(encode(weights)),
+        "block": block,
+        "codes": pack(encode(largest_of_blocks(weights, block))),
         "sink": None if share is None else pack(encode(share)),
         "focus": pack(focus(weights, may)),
         "received": pack(received(weights, may)),
-        "window": None if window is None else pack(window.astype(np.uint8)),
-        "rest": pack(rest.astype(np.float32)),
+        "window": None if window is None or block > 1 else pack(window.astype(np.uint8)),
+        "rest": pack(_rest(weights, may, [k - keys.start for k in first], share)) if first else None,
         "precision": PRECISION,
         **notes,
         "info": notes["info"] + ([] if share is None else [LEARNED_SINK]),
     }
 
 
-def detail(finding: Finding) -> dict[str, Any]:
+def _rest(
+    weights: NDArray[np.floating[Any]],
+    may: NDArray[np.bool_],
+    first: list[int],
+    share: NDArray[np.floating[Any]] | None,
+) -> NDArray[np.float32]:
+    """[Q] what remains of each row without these columns, the learned sink included."""
+    kept = may.copy()
+    kept[:, first] = False
+    rest = np.where(kept, weights, 0.0).sum(axis=1, dtype=np.float64)
+    return np.asarray(rest if share is None else rest + share, np.float32)
+
+
+def detail(finding: Finding, cells: int = CELLS) -> dict[str, Any]:
     """One head, for a page that already shows the others."""
     result = _checked(finding)
-    return head_data(result.weights, result.layer, result.head, finding, share=result.sink_share)
+    return head_data(result.weights, result.layer, result.head, finding, share=result.sink_share, cells=cells)
+
+
+def part(finding: Finding, what: Mapping[str, Any]) -> dict[str, Any]:
+    """The exact weights of a window of the map. `what`: {"rows": [start, stop], "columns": [start, stop]}, positions.
+
+    Raises:
+        BadInput: positions that are not within the map, or too many at once.
+    """
+    result = _checked(finding)
+    queries, keys = token_spans(finding, result)
+    rows, columns = window_of(what, "rows", queries), window_of(what, "columns", keys)
+    if len(rows) * len(columns) > CELLS_IN_PART:
+        raise BadInput(f"{len(rows)} × {len(columns)} weights are too many: at most {CELLS_IN_PART} at once.")
+    inside = (
+        slice(rows.start - queries.start, rows.stop - queries.start),
+        slice(columns.start - keys.start, columns.stop - keys.start),
+    )
+    window = window_mask(result)
+    return {
+        "rows": [rows.start, rows.stop],
+        "columns": [columns.start, columns.stop],
+        "codes": pack(encode(result.weights[inside])),
+        "window": None if window is None else pack(window[inside].astype(np.uint8)),
+    }
 
 
 def _checked(finding: Finding) -> AttentionPattern:
@@ -191,15 +251,14 @@ def _checked(finding: Finding) -> AttentionPattern:
     return result
 
 
-def _every(finding: Finding, result: AttentionPattern) -> list[list[dict[str, Any] | None]] | None:
+def _every(finding: Finding, result: AttentionPattern, cells: int) -> list[list[dict[str, Any] | None]] | None:
     if result.every is None:
         return None
     layers, heads = result.every.shape[:2]
+    return [[_kept_head(finding, result, layer, head, cells) for head in range(heads)] for layer in range(layers)]
 
-    return [[_kept_head(finding, result, layer, head) for head in range(heads)] for layer in range(layers)]
 
-
-def _kept_head(finding: Finding, result: AttentionPattern, layer: int, head: int) -> dict[str, Any] | None:
+def _kept_head(finding: Finding, result: AttentionPattern, layer: int, head: int, cells: int) -> dict[str, Any] | None:
     """A head of `every`; what was said of the head the result is about is marked as such."""
     if result.every is None or layer in result.missing or not result.thumbnails[layer, head].any():
         return None
@@ -208,7 +267,7 @@ def _kept_head(finding: Finding, result: AttentionPattern, layer: int, head: int
         share = None
     first = _of_head(finding, result.layer, result.head)
     said = f"Said when this was saved with {first[:1].lower()}{first[1:]}:"
-    data = head_data(result.every[layer, head], layer, head, finding, share=share, of_every=True)
+    data = head_data(result.every[layer, head], layer, head, finding, share=share, of_every=True, cells=cells)
     own = [] if share is None else [LEARNED_SINK]
     info = [f"{_of_head(finding, layer, head)}.", *own, said, *result.info, *result.warnings]
     return data | {"precision": HALF_PRECISION, "info": info, "warnings": []}
@@ -231,11 +290,21 @@ def starting_scale(finding: Finding, result: AttentionPattern) -> str:
 
 def render(finding: Finding) -> View:
     """The data of the page: small pictures of all heads, one head in full."""
+    return View(kind="script", payload=page_data(finding, CELLS))
+
+
+def render_file(finding: Finding) -> View:
+    """The same for an offline file, which holds more because it cannot ask for it."""
+    return View(kind="script", payload=page_data(finding, CELLS_IN_FILE))
+
+
+def page_data(finding: Finding, cells: int) -> dict[str, Any]:
+    """The payload; a map of more cells is given as the largest weight of each block."""
     result = _checked(finding)
     layers, heads = result.thumbnails.shape[:2]
     edge = max(12, int((THUMBNAIL_BYTES / max(layers * heads, 1)) ** 0.5))
     pictures, sizes = small_pictures(result, edge)
-    payload = {
+    return {
         **token_data(finding),
         "layers": layers,
         "layer_names": layer_names(finding, layers),
@@ -245,10 +314,9 @@ def render(finding: Finding) -> View:
         "missing": {str(layer): reason for layer, reason in sorted(result.missing.items())},
         "sinks": list(result.sinks),
         "transform": starting_scale(finding, result),
-        "head": detail(finding),
-        "every": _every(finding, result),
+        "head": detail(finding, cells),
+        "every": _every(finding, result, cells),
     }
-    return View(kind="script", payload=payload)
 
 
 @hookimpl
@@ -262,6 +330,7 @@ def attnviz_renderers() -> list[Renderer]:
             produces="script",
             render=render,
             detail=detail,
+            part=part,
             script=script("_tokens", "_heat", "attention_grid"),
             style=style("attention_grid"),
             order=10,

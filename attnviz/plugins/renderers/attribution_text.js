@@ -273,8 +273,8 @@ function buildMatrix() {
     describe: (i, j) => [`target ${quote(TARGETS[i])} ← source ${quote(SOURCES[j])}`, scoreText(i, j)],
     onCursor: (lines) => { readout.textContent = lines.join(" · "); },
     onPick: (i) => pick("target", i),
-    onZoom: (percent) => zoomer.update(percent),
-    boundary: { column: data.generated_from > 0 && data.generated_from < C ? data.generated_from : null },
+    onZoom: (...zoom) => zoomer.update(...zoom),
+    boundary: { column: answer > 0 ? answer : null },
   });
   const zoomer = zoomControl(heat);
   zoomHome.append(zoomer.element);

@@ -20,6 +20,9 @@ from attnviz.plugins.renderers._table import table
 
 _INTERACTIVE = (attention_grid, head_map, lens_grid, attribution_text, token_strip, token_matrix)
 
+_FOR_FILES = {"attention_grid": attention_grid.render_file}
+"""What draws more than the app's page gets at first, because a file cannot ask for the rest."""
+
 _PAGE = Template("""<!doctype html>
 <html lang="en">
 <head>
@@ -62,7 +65,7 @@ def page(finding: Finding) -> str:
     renderer = interactive(type(finding.result))
     content: dict[str, Any] = {"about": _about(finding, drawn=renderer is not None)}
     if renderer is not None:
-        content["view"] = renderer.render(finding).payload
+        content["view"] = _FOR_FILES.get(renderer.name, renderer.render)(finding).payload
     else:
         columns, rows = table(finding)
         content["table"] = {"columns": list(columns), "rows": [list(row) for row in rows]}

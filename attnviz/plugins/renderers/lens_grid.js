@@ -54,7 +54,7 @@ const heat = heatMap({
   describe: (i, p) => describeCell(rowSite(i), p),
   onCursor: (lines) => { readout.textContent = lines.join(" · "); },
   onPick: (_, p) => pick(p),
-  onZoom: (percent) => zoomer.update(percent),
+  onZoom: (...zoom) => zoomer.update(...zoom),
   boundary: { column: boundary > 0 ? boundary : null },
 });
 const zoomer = zoomControl(heat);

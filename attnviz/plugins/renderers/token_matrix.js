@@ -18,7 +18,7 @@ const heat = heatMap({
   describe: (i, j) => [`target ${name(ROWS[i])} ← source ${name(COLUMNS[j])}`, `${formatNumber(scores[i * C + j])}${Number.isNaN(scores[i * C + j]) ? "" : ` ${data.unit}`}`],
   onCursor: (lines) => { readout.textContent = lines.join(" · "); },
   onPick: (i) => pick(ROWS[i]),
-  onZoom: (percent) => zoomer.update(percent),
+  onZoom: (...zoom) => zoomer.update(...zoom),
   boundary: { column: boundary > 0 ? boundary : null },
 });
 const zoomer = zoomControl(heat);
