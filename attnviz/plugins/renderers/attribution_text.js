@@ -274,7 +274,7 @@ function buildMatrix() {
     onCursor: (lines) => { readout.textContent = lines.join(" · "); },
     onPick: (i) => pick("target", i),
     onZoom: (...zoom) => zoomer.update(...zoom),
-    boundary: { column: answer > 0 ? answer : null },
+    boundary: { column: data.generated_from > 0 && data.generated_from < C ? data.generated_from : null },
   });
   const zoomer = zoomControl(heat);
   zoomHome.append(zoomer.element);
