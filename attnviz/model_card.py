@@ -27,11 +27,15 @@ Rows = tuple[tuple[str, ...], ...]
 
 @dataclass(frozen=True)
 class Expected:
-    """What a run of so many tokens will take, of the attention that every analysis can use; or why it is not known."""
+    """What a run of so many tokens will take, of the attention that every analysis can use; or why it is not known.
+
+    decoder_from   first token that the decoder reads, of a model with encoder and decoder; else None
+    """
 
     tokens: int
     estimate: Estimate | None = None
     reason: str = ""
+    decoder_from: int | None = None
 
 
 @dataclass(frozen=True, repr=False)
@@ -98,23 +102,43 @@ def checked_counts(counts: Iterable[Any]) -> list[int]:
 
 
 def _expected(model: LoadedModel, count: int) -> Expected:
-    positions = model.card.positions
-    if positions is not None and count > positions:
-        return Expected(count, reason=f"More than the {positions:,} positions of this model.")
+    card = model.card
+    decoder_from = (count + 1) // 2 if _has_decoder(card) else None
+    if reason := _beyond(card, count, decoder_from):
+        return Expected(count, None, reason, decoder_from)
     loaded = model.session.model(model.spec)
     if not isinstance(loaded, Estimating):
-        return Expected(count, reason="This model does not say.")
+        return Expected(count, None, "This model does not say.", decoder_from)
     try:
-        return Expected(count, loaded.estimate(count, Want()))
+        return Expected(count, loaded.estimate(count, Want(), decoder_from), "", decoder_from)
     except Unavailable as error:
-        return Expected(count, reason=str(error))
+        return Expected(count, None, str(error), decoder_from)
+
+
+def _has_decoder(card: ModelCard) -> bool:
+    """Whether a run is of source and target."""
+    return any(layer.kind == "cross" for layer in card.layers)
+
+
+def _beyond(card: ModelCard, count: int, decoder_from: int | None) -> str:
+    """Why the model cannot read so many tokens, or nothing."""
+    target = count - (decoder_from or 0)
+    if target < 1:
+        return "Too short: a run of this model has at least one token for the encoder and one for the decoder."
+    if card.positions is not None and target > card.positions:
+        whose = "this model" if decoder_from is None else "its decoder"
+        return f"More than the {card.positions:,} positions of {whose}."
+    if decoder_from is not None and card.source_positions is not None and decoder_from > card.source_positions:
+        return f"More than the {card.source_positions:,} positions of its encoder."
+    return ""
 
 
 def _estimate_json(expected: Expected) -> dict[str, Any]:
     """All fields always: those of the estimate are null where there is none, and `reason` is null where there is."""
     names = ("bytes", "peak", "seconds", "precision")
     found = {name: to_jsonable(getattr(expected.estimate, name, None)) for name in names}
-    return {"tokens": expected.tokens, **found, "reason": expected.reason or None}
+    known = {"tokens": expected.tokens, "decoder_from": expected.decoder_from}
+    return {**known, **found, "reason": expected.reason or None}
 
 
 # --------------------------------------------------------------------------------------------- tables
@@ -131,11 +155,15 @@ def summary(name: str, card: ModelCard) -> str:
 
 def facts(card: ModelCard) -> Rows:
     """(what, in words) of everything but layers, estimates and analyses."""
-    positions = f"at most {card.positions:,} tokens" if card.positions else "any number of tokens"
+    reads = _at_most(card.positions)
+    sees = "itself and earlier ones (causal)" if card.causal else "every token (not causal)"
+    if _has_decoder(card):
+        sees = "in the encoder every token of the source; in the decoder that, itself and earlier ones"
+        reads = f"a source of {_at_most(card.source_positions)}, a target of {reads}"
     rows = [
         ("Architecture", f"{card.architecture}, {card.parameters:,} parameters, {card.dtype} on {card.device}"),
-        ("Reads", f"{positions}, vocabulary {card.vocabulary:,}"),
-        ("A token sees", "itself and earlier ones (causal)" if card.causal else "every token (not causal)"),
+        ("Reads", f"{reads}, vocabulary {card.vocabulary:,}"),
+        ("A token sees", sees),
         ("Attention", f"{ROUTES.get(card.route, card.route)} (route {card.route}): {card.route_reason}"),
         ("Gives", ", ".join(sorted(card.capabilities)).replace("_", " ") or "nothing"),
         *([("Ends", f"an answer ends with id {' or '.join(map(str, card.ends))}")] if card.ends else []),
@@ -143,6 +171,10 @@ def facts(card: ModelCard) -> Rows:
         *(("Note", note) for note in card.notes),
     ]
     return tuple([*rows, ("Weights", card.weights_digest)] if card.weights_digest else rows)
+
+
+def _at_most(positions: int | None) -> str:
+    return f"at most {positions:,} tokens" if positions else "any number of tokens"
 
 
 def layer_table(card: ModelCard, every: bool = False) -> tuple[tuple[str, ...], Rows]:
@@ -200,7 +232,9 @@ def estimate_table(estimates: Sequence[Expected]) -> tuple[tuple[str, ...], Rows
         else:
             known = math.isfinite(found.seconds)
             time = f"about {duration(found.seconds)}" if known else "not known"
-            rows.append((f"{expected.tokens:,}", size(found.bytes), size(found.peak), time, found.precision))
+            half = "" if expected.decoder_from is None else "; half of them read by the encoder, half by the decoder"
+            row = (f"{expected.tokens:,}", size(found.bytes), size(found.peak), time, found.precision + half)
+            rows.append(row)
     return columns, tuple(rows)
 
 

@@ -32,7 +32,7 @@ ROOT = Path(attnviz.__file__).parent.parent
 class Estimated(FakeModel):
     """Says 1000 bytes and a millisecond a token, for the usual trace only."""
 
-    def estimate(self, count, want):
+    def estimate(self, count, want, decoder_from=None):
         assert want == Want()
         return Estimate(1000 * count, 3000 * count, 0.001 * count, "float32")
 
@@ -136,21 +136,49 @@ def test_estimates_are_the_models_own_and_stop_at_its_positions():
     assert rows[2] == ("513", "–", "–", "–", "More than the 512 positions of this model.")
 
 
+def test_half_of_a_run_with_encoder_and_decoder_is_the_decoders():
+    class Both(Estimated):
+        def __init__(self):
+            super().__init__()
+            layers = [
+                LayerCard(i, "full", 4, 4, stack=stack, number=0) for i, stack in enumerate(("encoder", "decoder"))
+            ]
+            layers.append(LayerCard(2, "cross", 4, 4, stack="cross", number=0))
+            self.card = dataclasses.replace(self.card, layers=tuple(layers), positions=20, source_positions=12)
+
+        def estimate(self, count, want, decoder_from=None):
+            return Estimate(decoder_from, count, 1.0, "float32")
+
+    about = describe(loaded(Both()), [1, 7, 25, 50])
+    assert [(e.decoder_from, e.reason) for e in about.estimates] == [
+        (1, "Too short: a run of this model has at least one token for the encoder and one for the decoder."),
+        (4, ""),
+        (13, "More than the 12 positions of its encoder."),
+        (25, "More than the 20 positions of its decoder."),
+    ]
+    assert about.estimates[1].estimate.bytes == 4
+    assert estimate_table(about.estimates)[1][1][-1] == "float32; half of them read by the encoder, half by the decoder"
+    assert dict(facts(about.card))["Reads"].startswith("a source of at most 12 tokens, a target of at most 20 tokens")
+
+
 def test_a_time_that_is_not_known_is_said_and_is_null():
     class Untimed(FakeModel):
-        def estimate(self, count, want):
+        def estimate(self, count, want, decoder_from=None):
             return Estimate(1, 2, float("nan"), "float32")
 
     about = describe(loaded(Untimed()), [5])
     assert estimate_table(about.estimates)[1][0][3] == "not known"
     assert about.to_jsonable()["estimates"] == [
-        {"tokens": 5, "bytes": 1, "peak": 2, "seconds": None, "precision": "float32", "reason": None}
-    ]
+        {
+            "tokens": 5, "decoder_from": None, "bytes": 1, "peak": 2, "seconds": None, "precision": "float32",
+            "reason": None,
+        }
+    ]  # fmt: skip
 
 
 def test_a_model_that_gives_no_estimate_says_why():
     class Refusing(FakeModel):
-        def estimate(self, count, want):
+        def estimate(self, count, want, decoder_from=None):
             raise Unavailable("It gives no attention.")
 
     assert describe(loaded(FakeModel()), [5]).estimates[0].reason == "This model does not say."
