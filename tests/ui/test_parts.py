@@ -327,7 +327,7 @@ def test_a_plugin_that_fails_to_estimate_leaves_the_card(monkeypatch):
     from attnviz.ui import model_tab
 
     class Failing(FakeModel):
-        def estimate(self, count, want):
+        def estimate(self, count, want, decoder_from=None):
             raise ZeroDivisionError
 
     model = session_over_rules().load("fake")
