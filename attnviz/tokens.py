@@ -7,25 +7,34 @@ again: ids stay the ids that were given.
 from __future__ import annotations
 
 import json
+import re
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from itertools import groupby
 from typing import Any
 
 import numpy as np
 
-from attnviz.errors import BadInput
-from attnviz.types import Ints, Segment, Tokens
+from attnviz.errors import BadInput, ShapeError, UnknownName
+from attnviz.types import Floats, Ints, Segment, Span, Tokens
 
 __all__ = [
+    "UNITS",
     "StopTexts",
     "TokenLabels",
     "begin_target",
     "continue_tokens",
+    "group_tokens",
+    "pool_pattern",
     "show_bytes",
     "tokenize_messages",
     "tokenize_text",
 ]
+
+UNITS = ("token", "word", "sentence", "turn")
+"""What tokens can be put together to, smallest first."""
 
 _ROLES = {"tool": "observation", "function": "observation", "developer": "system", "model": "assistant"}
 _SPACE = "\u2581"  # SentencePiece's stand-in for a space
@@ -483,3 +492,125 @@ class StopTexts:
     def _decode(self) -> str:
         options = {"skip_special_tokens": True, "clean_up_tokenization_spaces": False}
         return str(self._labels.tokenizer.decode(self._context, **options))
+
+
+# --------------------------------------------------------------------------------------------- units
+
+_SENTENCE_END = re.compile(r"[.!?…]+[\"'”’)\]]*(?=\s)|[。！？]+[」』”）]*|\n+")  # "3.5" and "…" inside a line go on
+
+
+def group_tokens(tokens: Tokens, unit: str) -> tuple[Span, ...]:
+    """The tokens in groups, in order: every token belongs to exactly one, and no group crosses a segment's edge.
+
+    token     each by itself
+    word      a run of letters and digits (hyphens and apostrophes inside), or of other marks; a token that touches
+              several belongs to the one it begins in, spaces to what follows them; scripts written without spaces
+              are not taken apart
+    sentence  up to . ! ? … before a space, 。！？, or the end of a line (so an abbreviation ends one)
+    turn      a segment: one message, the answer
+
+    A control token, and any token without a place in the text, is a group of its own in words and sentences. Tokens
+    outside every segment (role marks) are one group each time they come.
+
+    Raises:
+        UnknownName: no such unit.
+        BadInput: words or sentences of tokens that have no place in the text.
+    """
+    if unit not in UNITS:
+        raise UnknownName("unit of text", unit, UNITS)
+    if unit == "token":
+        return tuple(_span(tokens, index, index + 1) for index in range(len(tokens)))
+    if unit == "turn":
+        keys = _segment_of(tokens)
+    else:
+        keys = list(zip(_segment_of(tokens), _unit_of(tokens, unit), strict=True))
+    spans = []
+    for _, run in groupby(range(len(tokens)), key=lambda index: keys[index]):
+        members = list(run)
+        spans.append(_span(tokens, members[0], members[-1] + 1, turn=unit == "turn"))
+    return tuple(spans)
+
+
+def _span(tokens: Tokens, start: int, stop: int, *, turn: bool = False) -> Span:
+    role = next((s.role for s in tokens.segments if (s.start, s.stop) == (start, stop)), None) if turn else None
+    return Span(start, stop, int(tokens.ids[start]) if stop - start == 1 else -1, role or _label(tokens, start, stop))
+
+
+def _label(tokens: Tokens, start: int, stop: int) -> str:
+    """Text of several tokens; their labels where some have no place in the text. One token keeps its label."""
+    offsets = tokens.offsets[start:stop]
+    if stop - start == 1 or (offsets < 0).any():
+        return "".join(tokens.labels[start:stop])
+    return tokens.text[int(offsets[:, 0].min()) : int(offsets[:, 1].max())]
+
+
+def _segment_of(tokens: Tokens) -> list[int]:
+    """[T] index of each token's segment; tokens between two segments get a negative number of their own."""
+    found = [-1] * len(tokens)
+    for index, segment in enumerate(tokens.segments):
+        found[segment.start : segment.stop] = [index] * (segment.stop - segment.start)
+        found[segment.stop :] = [-index - 2] * (len(tokens) - segment.stop)
+    return found
+
+
+def _unit_of(tokens: Tokens, unit: str) -> list[int]:
+    """[T] where the word or sentence of each token begins in the text; a token without a place gets -1 - its index."""
+    placed = tokens.offsets[:, 0] >= 0
+    if not placed.any():
+        raise BadInput(
+            f"These tokens have no places in a text, so they cannot be put together to a {unit}. Choose token."
+        )
+    starts = np.array(_starts(tokens.text, unit))
+    found = []
+    for index, (start, stop) in enumerate(tokens.offsets.tolist()):
+        if not placed[index] or tokens.special[index]:
+            found.append(-1 - index)
+            continue
+        text = tokens.text[start:stop]
+        first = start + len(text) - len(text.lstrip()) if text.strip() else start
+        following = int(np.searchsorted(starts, first, side="right"))
+        if not text.strip() and unit == "word":  # only spaces: they belong to the word that follows
+            found.append(int(starts[following]) if following < len(starts) else len(tokens.text))
+        else:
+            found.append(int(starts[following - 1]))
+    return found
+
+
+def _starts(text: str, unit: str) -> list[int]:
+    """Where words or sentences begin, the first at 0."""
+    if unit == "sentence":
+        return sorted({0, *(match.end() for match in _SENTENCE_END.finditer(text) if match.end() < len(text))})
+    kinds = _character_kinds(text)
+    return [i for i, kind in enumerate(kinds) if i == 0 or (kind != kinds[i - 1] and kind != "space")]
+
+
+def _character_kinds(text: str) -> list[str]:
+    """letter | mark | space for every character; what combines with a character before it is of its kind."""
+    kinds: list[str] = []
+    for index, character in enumerate(text):
+        category = unicodedata.category(character)
+        inside = character in "'’-" and kinds[-1:] == ["letter"] and text[index + 1 : index + 2].isalnum()
+        if kinds and (inside or category[0] == "M" or category == "Cf"):
+            kinds.append(kinds[-1])
+        elif character.isspace():
+            kinds.append("space")
+        else:
+            kinds.append("letter" if character.isalnum() or character == "_" else "mark")
+    return kinds
+
+
+def pool_pattern(pattern: Floats, queries: Sequence[Span], keys: Sequence[Span]) -> Floats:
+    """[Q, K] -> [groups of queries, groups of keys]: summed over the keys of a group, averaged over its queries.
+
+    So rows that sum to 1 still do.
+
+    Raises:
+        ShapeError: the groups do not cover the pattern.
+    """
+    for what, groups, count in (("queries", queries, pattern.shape[0]), ("keys", keys, pattern.shape[1])):
+        if not groups or groups[0].index != 0 or groups[-1].stop != count:
+            raise ShapeError(f"Groups of {what}", f"tokens 0 to {count}", [(g.index, g.stop) for g in groups][-3:])
+    summed = np.add.reduceat(pattern, [group.index for group in keys], axis=1)
+    totals = np.add.reduceat(summed, [group.index for group in queries], axis=0)
+    pooled: Floats = totals / np.array([group.stop - group.index for group in queries])[:, None]
+    return pooled

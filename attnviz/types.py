@@ -711,7 +711,8 @@ class Attribution(Result):
 
     method           name of the analysis that made it
     target_function  what was explained: log_probability, logit, probability, contrast, entropy, kl
-    targets, sources R and C spans of tokens
+    targets, sources R and C spans of tokens; a target may be the token that would come next, which the run does not
+                     have: its index is the number of tokens
     scores           [R, C] raw, in `unit`, signed where the method has signs; exactly 0 for a source that does not
                      come before the target
     normalized       [R, C] scores divided by the row's sum of absolute scores; a row of zeros stays zero

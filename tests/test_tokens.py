@@ -6,11 +6,18 @@ import numpy as np
 import pytest
 
 from attnviz.hooks import (
+    UNITS,
     BadInput,
+    Segment,
+    ShapeError,
+    Span,
     StopTexts,
     TokenLabels,
     Tokens,
+    UnknownName,
     continue_tokens,
+    group_tokens,
+    pool_pattern,
     show_bytes,
     tokenize_messages,
     tokenize_text,
@@ -416,3 +423,102 @@ def test_half_a_character_is_no_text_to_stop_at(bytes_tokenizer):
     assert [stops.add(i) for i in added] == [False] * 3
     assert [stops.add(i) for i in split_character(bytes_tokenizer, "ö")][-1]
     assert not StopTexts([], prompt, labels).add(5)
+
+
+# --------------------------------------------------------------------------------------------- units
+
+
+def spelt(pieces, *, segments=(), special=(), unplaced=()):
+    """Tokens of these texts, one after another."""
+    stops = np.cumsum([0 if i in unplaced else len(piece) for i, piece in enumerate(pieces)])
+    spans = [(-1, -1) if i in unplaced else (stops[i] - len(p), stops[i]) for i, p in enumerate(pieces)]
+    return Tokens(
+        ids=np.arange(10, 10 + len(pieces)),
+        labels=tuple(pieces),
+        offsets=np.array(spans, np.int64).reshape(-1, 2),
+        special=np.isin(np.arange(len(pieces)), special),
+        text="".join(p for i, p in enumerate(pieces) if i not in unplaced),
+        segments=tuple(segments),
+    )
+
+
+def grouped(tokens, unit):
+    return [(span.index, span.stop, span.label) for span in group_tokens(tokens, unit)]
+
+
+def test_tokens_by_themselves():
+    tokens = spelt(["<s>", "a", "b"], unplaced=[0], special=[0])
+    assert group_tokens(tokens, "token") == (Span(0, 1, 10, "<s>"), Span(1, 2, 11, "a"), Span(2, 3, 12, "b"))
+
+
+def test_words_by_hand():
+    tokens = spelt(["<s>", "The", " sm", "all", "-", "ish", " cat", ",", " ", " 9", "2", "?", "!"], unplaced=[0])
+    assert grouped(tokens, "word") == [
+        (0, 1, "<s>"), (1, 2, "The"), (2, 6, " small-ish"), (6, 7, " cat"), (7, 8, ","), (8, 11, "  92"),
+        (11, 13, "?!"),
+    ]  # fmt: skip
+    assert [span.id for span in group_tokens(tokens, "word")] == [10, 11, -1, 16, 17, -1, -1]
+
+
+def test_sentences_by_hand():
+    pieces = ["It", " is", " 3", ".", "5", ".", " Is", " it", "?", '"', "\n", "Yes", "。", "好", "…", " end"]
+    assert grouped(spelt(pieces), "sentence") == [
+        (0, 6, "It is 3.5."), (6, 10, ' Is it?"'), (10, 11, "\n"), (11, 13, "Yes。"), (13, 15, "好…"), (15, 16, " end"),
+    ]  # fmt: skip
+
+
+def test_turns_and_what_lies_between_them():
+    pieces = ["<user>", "Hi", " there", "<end>", "\n", "<bot>", "Yes", "!"]
+    tokens = spelt(pieces, segments=[Segment("user", 1, 3), Segment("answer", 6, 8)], special=[0, 3, 5])
+    assert grouped(tokens, "turn") == [(0, 1, "<user>"), (1, 3, "user"), (3, 6, "<end>\n<bot>"), (6, 8, "answer")]
+
+
+def test_no_group_crosses_from_the_prompt_into_the_answer():
+    """A word, or a sentence, that the answer goes on with."""
+    tokens = spelt(["Par", "is", " is"], segments=[Segment("text", 0, 1), Segment("answer", 1, 3)])
+    assert grouped(tokens, "word") == [(0, 1, "Par"), (1, 2, "is"), (2, 3, " is")]
+    assert grouped(tokens, "sentence") == [(0, 1, "Par"), (1, 3, "is is")]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("हिन्दी भाषा", ["हिन्दी", " भाषा"]),  # vowel signs are part of a word
+        ("don’t stop", ["don’t", " stop"]),
+        ("I ❤\ufe0f you", ["I", " ❤\ufe0f", " you"]),
+        ("e\u0301te\u0301", ["e\u0301te\u0301"]),
+    ],
+)
+def test_a_word_keeps_what_combines(text, words):
+    assert [label for _, _, label in grouped(spelt(list(text)), "word")] == words
+
+
+def test_parts_of_a_character_stay_together(bytes_tokenizer):
+    labels = TokenLabels.of(bytes_tokenizer)
+    prompt = tokenize_text(bytes_tokenizer, labels, "a 🙂", positions=None, model="m")
+    answer = continue_tokens(prompt, bytes_tokenizer(" 本 b", add_special_tokens=False)["input_ids"], labels)
+    for unit in UNITS:
+        spans = group_tokens(answer, unit)
+        assert [i for span in spans for i in range(span.index, span.stop)] == list(range(len(answer)))
+    assert [label for _, _, label in grouped(answer, "word")][-2:] == [" 本", " b"]
+    assert " 🙂" in [label for _, _, label in grouped(answer, "word")]
+
+
+def test_units_that_cannot_be_had_are_refused():
+    lost = spelt(["a", "b"], unplaced=[0, 1])
+    with pytest.raises(BadInput, match="no places in a text"):
+        group_tokens(lost, "word")
+    assert len(group_tokens(lost, "turn")) == 1
+    with pytest.raises(UnknownName, match="sentence"):
+        group_tokens(lost, "paragraph")
+
+
+def test_rows_of_a_pooled_pattern_still_sum_to_one():
+    """Groups {0, 1} and {2}: the mean of rows 0 and 1, summed over columns 0 and 1."""
+    pattern = np.array([[1, 0, 0], [0.25, 0.75, 0], [0.5, 0.2, 0.3]])
+    spans = (Span(0, 2, -1, "ab"), Span(2, 3, 1, "c"))
+    np.testing.assert_allclose(pool_pattern(pattern, spans, spans), [[1, 0], [0.7, 0.3]])
+    alone = tuple(Span(i, i + 1, i, "x") for i in range(3))
+    np.testing.assert_allclose(pool_pattern(pattern, alone, spans), [[1, 0], [1, 0], [0.7, 0.3]])
+    with pytest.raises(ShapeError, match="Groups of keys"):
+        pool_pattern(pattern, alone, spans[:1])

@@ -31,10 +31,13 @@ from attnviz.hooks.descriptors import (
 )
 from attnviz.hooks.markers import PROJECT, hookimpl, hookspec
 from attnviz.tokens import (
+    UNITS,
     StopTexts,
     TokenLabels,
     begin_target,
     continue_tokens,
+    group_tokens,
+    pool_pattern,
     show_bytes,
     tokenize_messages,
     tokenize_text,
@@ -74,6 +77,7 @@ from attnviz.types import (
 __all__ = [
     "CAPABILITIES",
     "PROJECT",
+    "UNITS",
     "Analysis",
     "AnalysisRequest",
     "AttentionPattern",
@@ -127,8 +131,10 @@ __all__ = [
     "begin_target",
     "continue_tokens",
     "from_jsonable",
+    "group_tokens",
     "hookimpl",
     "hookspec",
+    "pool_pattern",
     "show_bytes",
     "to_jsonable",
     "tokenize_messages",

@@ -120,20 +120,37 @@ class Differentiable(Protocol):
     """A model that gradients can be taken through. Not every model can, so this is not part of Model.
 
     All arguments and results are torch tensors on the model's device. The embeddings stand for the tokens at their
-    positions; positions, masks and everything else are the model's own affair. Nothing here is under `no_grad`.
+    positions; positions, masks and everything else are the model's own affair. Parameters take no gradient. Each method
+    raises Unavailable, with the reason on the card, where the model lacks the capability "gradients".
     """
 
+    @property
+    def reads_ahead(self) -> bool:
+        """Whether a state depends on later tokens, so that each target needs a pass over what comes before it alone."""
+
     def embed(self, ids: Any) -> Any:
-        """[..., T] token ids -> [..., T, d] what the embedding layer makes of them."""
+        """[...] token ids (of any kind that torch takes) -> [..., d] what the embedding layer makes of them."""
 
     def states(self, embeddings: Any, tokens: Tokens, positions: Sequence[int]) -> Any:
-        """One forward pass over B variants of the run: [B, T, d] -> [B, P, d'], what the unembedding reads.
+        """One forward pass over B variants of the first n tokens of a run: [B, n, d] -> [B, P, d'], the residual stream
+        that the unembedding reads. Differentiable unless called under no_grad.
 
         positions [P]: the query positions; position p predicts token p + 1.
+
+        Raises:
+            ModelError: the device has too little memory.
         """
 
     def unembed(self, states: Any) -> Any:
-        """[..., d'] -> [..., V] float32 logits, with the model's own scale and soft-cap."""
+        """[..., d'] -> [..., V] logits in float32 (float64 of a float64 model), with the model's own scale and
+        soft-cap."""
+
+    def variants(self, count: int) -> int:
+        """How many variants of a run of `count` tokens fit into memory at once, with all that their gradients need.
+
+        Raises:
+            ModelError: not even one; says what it needs and what is free.
+        """
 
 
 @dataclass(frozen=True)

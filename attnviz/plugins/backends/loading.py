@@ -144,7 +144,7 @@ def _read(spec: ModelSpec) -> Loaded:
             f"{spec.source}: the weights do not fit {type(module).__name__}; {len(lost)} tensors are missing or have "
             f"another shape ({_listed(lost)}). The files are incomplete or belong to another configuration."
         )
-    module = module.to(device).eval()
+    module = module.to(device).eval().requires_grad_(False)
     unused = sorted(info["unexpected_keys"])
     notes = (f"{len(unused)} tensors of the files are not part of the model ({_listed(unused)})",) if unused else ()
     digest = digest_files(files) if files else digest_state(module)
@@ -158,7 +158,8 @@ def _listed(names: list[str]) -> str:
 def _adopt(spec: ModelSpec) -> Loaded:
     """A twin of the user's module: its own configuration, mode and hooks, and the very same weights.
 
-    So nothing attnviz sets (attention function, evaluation mode, hooks) is ever seen in the user's module.
+    So nothing attnviz sets (attention function, evaluation mode, hooks) is ever seen in the user's module, and nothing
+    that a gradient through the twin does.
     """
     assert spec.objects is not None
     module, tokenizer = spec.objects
@@ -170,9 +171,19 @@ def _adopt(spec: ModelSpec) -> Loaded:
     dtype = str(module.dtype).removeprefix("torch.")
     if spec.dtype not in ("auto", dtype):
         raise BadInput(f"The module holds {dtype}, not {spec.dtype}: convert it before, or leave the data type to it.")
-    shared = {id(tensor): tensor for tensor in (*module.parameters(), *module.buffers())}
+    shared = {id(buffer): buffer for buffer in module.buffers()}
+    shared |= {id(parameter): _without_gradient(parameter) for parameter in module.parameters()}
     twin = copy.deepcopy(module, shared).eval()
     return Loaded(spec.source, twin, tokenizer, digest_state(module), ("shares its weights with a module in memory",))
+
+
+def _without_gradient(parameter: torch.nn.Parameter) -> torch.nn.Parameter:
+    """The same memory as a parameter that takes no gradient; one of a kind of its own (quantised) stays what it is."""
+    import torch
+
+    if type(parameter) is not torch.nn.Parameter:
+        return parameter
+    return torch.nn.Parameter(parameter.detach(), requires_grad=False)
 
 
 # --------------------------------------------------------------------------------------------- parts
