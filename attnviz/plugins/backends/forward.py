@@ -121,6 +121,13 @@ def tolerance(dtype: torch.dtype) -> float:
     return _RELATIVE_ERROR.get(str(dtype), 1e-4)
 
 
+def at_least_float32(tensor: torch.Tensor) -> torch.Tensor:
+    """float32; float64 of a float64 model."""
+    import torch
+
+    return tensor if tensor.dtype == torch.float64 else tensor.float()
+
+
 def logits_of(output: Any) -> torch.Tensor | None:
     """[T, V] logits of the only prompt (of the decoder's tokens), or None for a model without an output head."""
     logits = getattr(output, "logits", None)

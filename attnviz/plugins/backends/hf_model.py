@@ -53,6 +53,7 @@ from attnviz.plugins.backends.generation import (
     generate_ids,
     generation_fault,
 )
+from attnviz.plugins.backends.gradients import Gradients, find_gradients
 from attnviz.plugins.backends.lens import lens_table
 from attnviz.plugins.backends.live_rows import InterfaceRows, MapRows, watch_maps
 from attnviz.plugins.backends.loading import Loaded, load_model, quiet
@@ -72,8 +73,9 @@ def load(spec: ModelSpec) -> HuggingFaceModel:
         if route.name == "eager":
             watch_maps(loaded.module)
         readout = _readout(loaded)
-        card = _card(loaded, route, readout)
-    model = HuggingFaceModel(card, loaded, route, readout, TokenLabels.of(loaded.tokenizer))
+        gradients = _gradients(loaded, readout)
+        card = _card(loaded, route, readout, gradients)
+    model = HuggingFaceModel(card, loaded, route, readout, TokenLabels.of(loaded.tokenizer), gradients=gradients)
     return replace(model, pace=_pace(model))
 
 
@@ -107,6 +109,15 @@ def _readout(loaded: Loaded) -> Readout | Unavailable:
     return found
 
 
+def _gradients(loaded: Loaded, readout: Readout | Unavailable) -> Gradients | Unavailable:
+    if isinstance(readout, Unavailable):
+        return readout
+    try:
+        return find_gradients(loaded.module, readout, vocabulary_of(loaded))
+    except Unavailable as reason:
+        return reason
+
+
 @dataclass(frozen=True)
 class HuggingFaceModel:
     """The module belongs to attnviz. No call changes it: what is set at load (attention function, idle hooks) stays."""
@@ -116,6 +127,7 @@ class HuggingFaceModel:
     route: Route
     readout: Readout | Unavailable
     labels: TokenLabels
+    gradients: Gradients | Unavailable = field(kw_only=True)
     pace: Pace | None = field(default=None, kw_only=True)
 
     @property
@@ -269,6 +281,28 @@ class HuggingFaceModel:
         maps = [layer for layer in self.route.maps if layers[layer].stack != ENCODER]
         return LiveRows(MapRows(maps), layers, on_row)
 
+    @property
+    def reads_ahead(self) -> bool:
+        return self._with_gradients().reads_ahead
+
+    def embed(self, ids: Any) -> Any:
+        return self._with_gradients().embed(ids)
+
+    def states(self, embeddings: Any, tokens: Tokens, positions: Sequence[int]) -> Any:
+        self._check(tokens)
+        return self._with_gradients().states(self.runner, embeddings, tokens, positions)
+
+    def unembed(self, states: Any) -> Any:
+        return self._with_gradients().unembed(states)
+
+    def variants(self, count: int) -> int:
+        return self._with_gradients().variants(count)
+
+    def _with_gradients(self) -> Gradients:
+        if isinstance(self.gradients, Unavailable):
+            raise Unavailable(str(self.gradients))
+        return self.gradients
+
     def label(self, token_id: int) -> str:
         return self.labels.label(token_id)
 
@@ -365,7 +399,9 @@ def _limit(config: Any, stack: str, names: tuple[str, ...]) -> int | None:
     return None
 
 
-def _card(loaded: Loaded, route: Route, readout: Readout | Unavailable) -> ModelCard:
+def _card(
+    loaded: Loaded, route: Route, readout: Readout | Unavailable, gradients: Gradients | Unavailable
+) -> ModelCard:
     module = loaded.module
     name = type(module).__name__
     missing = {"sensors": f"{name} reads text, not sensor values."}
@@ -373,6 +409,8 @@ def _card(loaded: Loaded, route: Route, readout: Readout | Unavailable) -> Model
         missing["attention"] = route.reason
     if isinstance(readout, Unavailable):
         missing["logits"] = str(readout)
+    if isinstance(gradients, Unavailable):
+        missing["gradients"] = str(gradients)
     causal = bool(module.can_generate()) if route.causal is None else route.causal
     fault = generation_fault(module, loaded.tokenizer) if causal else f"{name} does not continue a text."
     if fault is not None:

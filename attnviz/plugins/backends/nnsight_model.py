@@ -42,7 +42,8 @@ def load(spec: ModelSpec) -> NNsightModel:
     note = "runs inside nnsight traces, one at a time"
     card = replace(plain.card, notes=(*plain.card.notes, note))
     envoy = _wrap(plain.loaded)
-    return NNsightModel(card, plain.loaded, plain.route, plain.readout, plain.labels, envoy, pace=plain.pace)
+    parts = (plain.loaded, plain.route, plain.readout, plain.labels)
+    return NNsightModel(card, *parts, envoy, gradients=plain.gradients, pace=plain.pace)
 
 
 def _wrap(loaded: Loaded) -> TracedRunner:
@@ -81,9 +82,18 @@ class NNsightModel(HuggingFaceModel):
         with self.alone():  # it also calls the norm and the unembedding, which a trace of another thread would hear
             return super().lens(tokens, positions=positions, top_k=top_k, targets=targets, sites=sites)
 
+    def unembed(self, states: Any) -> Any:
+        with self.alone():
+            return super().unembed(states)
+
     def alone(self) -> AbstractContextManager[None]:
         """Keeps the model's other calls waiting while a trace of your own runs."""
         return self.traced.alone()
+
+
+def _given(inputs: dict[str, Any]) -> dict[str, Any]:
+    """What nnsight is told of the input: ids, or embeddings in their place."""
+    return {name: inputs[name] for name in ("input_ids", "inputs_embeds") if name in inputs}
 
 
 class TracedRunner:
@@ -107,7 +117,7 @@ class TracedRunner:
         def run(**assembled: Any) -> Any:
             return call(**inputs)  # exactly these: nnsight adds a mask where there is none
 
-        with self.alone(), self.envoy.trace(input_ids=inputs["input_ids"], fn=run) as tracer:
+        with self.alone(), self.envoy.trace(**_given(inputs), fn=run) as tracer:
             result = save(tracer.result)
         return result  # noqa: RET504  nnsight runs the body of the `with`: it cannot return
 

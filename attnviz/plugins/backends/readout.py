@@ -12,7 +12,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from attnviz.hooks import Tokens, Unavailable
-from attnviz.plugins.backends.forward import Runner, few_tokens, logits_of, model_inputs, run_forward, tolerance
+from attnviz.plugins.backends.forward import (
+    Runner,
+    at_least_float32,
+    few_tokens,
+    logits_of,
+    model_inputs,
+    run_forward,
+    tolerance,
+)
 from attnviz.plugins.backends.residual import Passage, find_blocks, recording, watched
 from attnviz.plugins.backends.stacks import answering, has_decoder
 
@@ -54,16 +62,16 @@ class Readout:
     bias: torch.Tensor | None = None
 
     def logits(self, states: torch.Tensor) -> torch.Tensor:
-        """[n, d] residual stream -> [n, V] float32 logits."""
+        """[n, d] residual stream -> [n, V] logits in float32 (float64 of a float64 model)."""
         logits = read_logits(states, self.chain, self.scale, self.softcap)
         return logits if self.bias is None else logits + self.bias
 
 
 def read_logits(states: torch.Tensor, chain: Sequence[Change], scale: float, softcap: float | None) -> torch.Tensor:
-    """[n, d] residual stream -> [n, V] float32 logits. Also runs on NDIF: see remote_code.py."""
+    """[n, d] residual stream -> [n, V] logits, as `Readout.logits`. Also runs on NDIF: see remote_code.py."""
     for part in chain:
         states = part(states)
-    states = states.float()
+    states = states if states.dtype.itemsize > 4 else states.float()
     if scale != 1.0:
         states = states * scale
     if softcap is not None:
@@ -185,12 +193,12 @@ def _scale(config: object, raw: torch.Tensor, logits: torch.Tensor) -> tuple[flo
         if value:
             factors.append(1.0 / float(value) if invert else float(value))
     caps = [None, getattr(config, "final_logit_softcapping", None)]
-    shown = raw.reshape(-1, raw.shape[-1]).float()
+    shown = at_least_float32(raw.reshape(-1, raw.shape[-1]))
     for factor in factors:
         for cap in caps:
             tried = shown * factor
             tried = cap * (tried / cap).tanh() if cap else tried
-            if torch.allclose(tried, logits.float(), atol=1e-5, rtol=1e-4):
+            if torch.allclose(tried, at_least_float32(logits), atol=1e-5, rtol=1e-4):
                 return factor, cap or None
     return 1.0, None
 
@@ -200,7 +208,7 @@ def _verify(name: str, readout: Readout, last: torch.Tensor, logits: torch.Tenso
 
     with torch.inference_mode():
         found = readout.logits(last.reshape(-1, last.shape[-1]))
-    apart = float((found - logits.float()).abs().max())
+    apart = float((found - at_least_float32(logits)).abs().max())
     limit = tolerance(logits.dtype) * max(1.0, float(logits.abs().max()))
     if not apart <= limit:
         raise Unavailable(f"{name}: final norm and unembedding do not give the model's logits (off by {apart:.2g}).")
@@ -247,7 +255,7 @@ def site_states(
     """Residual stream at each site and the model's own logits, from one forward pass of `runner` (None = the module).
 
     positions   of the run; of a model with encoder and decoder all of them the decoder's
-    Returns names, states [N, P, d] and logits [P, V] (float32). The last state is the last block's output.
+    Returns names, states [N, P, d] and logits [P, V] (float32 at least). The last state is the last block's output.
 
     Raises:
         Unavailable: the stream after attention was asked for, and this model's blocks do not add to one.
@@ -283,7 +291,7 @@ def site_states(
     logits = output.logits[0]
     if logits.shape[0] != len(positions):
         logits = logits[rows.to(logits.device)]
-    return tuple(names), torch.stack([s.to(logits.device) for s in states]), logits.float()
+    return tuple(names), torch.stack([s.to(logits.device) for s in states]), at_least_float32(logits)
 
 
 def _kept(tensor: torch.Tensor | None) -> torch.Tensor:

@@ -1,0 +1,196 @@
+"""Gradients through a transformers model: embeddings in, the residual stream that its readout reads out.
+
+Checked when the model is loaded, on a few tokens: from embeddings the readout must give the logits that the model gives
+from ids, and a gradient must arrive at every token that a state depends on. Whether states depend on later tokens is
+seen there too, and what a pass keeps for its gradients is counted at two lengths.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from attnviz.hooks import ModelError, Tokens, Unavailable
+from attnviz.plugins.backends.estimate import free_bytes, in_words
+from attnviz.plugins.backends.forward import Runner, input_device, logits_of, model_inputs, run_forward, tolerance
+from attnviz.plugins.backends.readout import Readout
+from attnviz.plugins.backends.residual import recording
+
+if TYPE_CHECKING:
+    import torch
+
+_SHORT, _LONG = 8, 16  # tokens of the two passes of the check
+_SHARE = 0.5  # of the free memory that passes may fill; the rest is for what they hold only for a moment
+
+
+@dataclass(frozen=True)
+class Gradients:
+    """How gradients are taken through a module; see Differentiable.
+
+    linear, square   bytes that a pass over n tokens keeps for its gradients: linear·n + square·n²
+    """
+
+    module: torch.nn.Module
+    readout: Readout
+    reads_ahead: bool = False
+    linear: float = 0.0
+    square: float = 0.0
+
+    def embed(self, ids: Any) -> torch.Tensor:
+        import torch
+
+        with torch.no_grad():
+            found = torch.as_tensor(np.asarray(ids), dtype=torch.long, device=input_device(self.module))
+            embedded: torch.Tensor = self.module.get_input_embeddings()(found)
+            return embedded
+
+    def states(
+        self, runner: Runner, embeddings: torch.Tensor, tokens: Tokens, positions: Sequence[int]
+    ) -> torch.Tensor:
+        import torch
+
+        variants, count = embeddings.shape[:2]
+        inputs = model_inputs(self.module, tokens.ids[:count], logits_at=[count - 1])
+        del inputs["input_ids"]
+        inputs["inputs_embeds"] = embeddings
+        if "attention_mask" in inputs:
+            inputs["attention_mask"] = inputs["attention_mask"].expand(variants, -1)
+        rows = torch.tensor(list(positions), dtype=torch.long)
+        with enough_memory(count), recording([self.readout.blocks[-1]], lambda t: _at(t, rows)) as passages:
+            runner(**inputs)
+        if not passages or passages[0].outside is None:
+            raise Unavailable(f"{type(self.module).__name__}: its last block was not called, or returned no states.")
+        return passages[0].outside
+
+    def unembed(self, states: torch.Tensor) -> torch.Tensor:
+        rows = self.readout.logits(states.reshape(-1, states.shape[-1]))
+        return rows.view(*states.shape[:-1], rows.shape[-1])
+
+    def variants(self, count: int) -> int:
+        needed = self.linear * count + self.square * count**2
+        where, free = _free(input_device(self.module))
+        if free is None:
+            return 1
+        if needed > _SHARE * free:
+            raise ModelError(
+                f"Gradients over {count} tokens need about {in_words(int(needed / _SHARE))} of memory, and "
+                f"{in_words(free)} are free on {where}: use a shorter prompt."
+            )
+        return max(1, int(_SHARE * free // max(needed, 1)))
+
+
+@contextmanager
+def enough_memory(count: int) -> Iterator[None]:
+    """Turns what torch says when memory runs out into one line."""
+    import torch
+
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise ModelError(
+            f"The device has too little free memory for gradients over {count} tokens: use a shorter prompt."
+        ) from error
+
+
+def _at(tensor: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+    """[B, P, d] of [B, n, d]; anything else as it is."""
+    return tensor[:, rows.to(tensor.device)] if tensor.ndim == 3 else tensor
+
+
+def _free(device: torch.device) -> tuple[str, int | None]:
+    import torch
+
+    if device.type == "cuda":
+        unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return f"the device {device}", int(torch.cuda.mem_get_info(device)[0]) + unused
+    return "this machine", free_bytes() if device.type == "cpu" else None
+
+
+# --------------------------------------------------------------------------------------------- looking at a model
+
+
+def find_gradients(module: torch.nn.Module, readout: Readout, vocabulary: int) -> Gradients:
+    """Looks at what gradients a model gives.
+
+    Raises:
+        Unavailable: none, or none that can be trusted, with the reason.
+    """
+    name = type(module).__name__
+    found, few = Gradients(module, readout), _probe(vocabulary, _SHORT)
+    try:
+        _check_logits(name, found, few)
+        sizes = [_kept(name, found, _probe(vocabulary, count)) for count in (_SHORT, _LONG)]
+        ahead = _reads_ahead(found, few)
+    except Unavailable:
+        raise
+    except Exception as error:  # broad on purpose: an architecture may refuse embeddings, or a gradient, in any way
+        said = " ".join(str(error).split()) or type(error).__name__
+        raise Unavailable(f"{name} cannot be run from embeddings with gradients: {said[:200]}") from error
+    square = max(0.0, (sizes[1] / _LONG - sizes[0] / _SHORT) / (_LONG - _SHORT))
+    return Gradients(module, readout, ahead, sizes[1] / _LONG - square * _LONG, square)
+
+
+def _probe(vocabulary: int, count: int) -> Tokens:
+    ids = np.arange(count) * 5 % max(vocabulary - 1, 1) + 1
+    return Tokens(ids, ("",) * count, np.full((count, 2), -1), np.zeros(count, bool), "")
+
+
+def _states(found: Gradients, embeddings: torch.Tensor, tokens: Tokens) -> torch.Tensor:
+    runner: Runner = found.module
+    return found.states(runner, embeddings, tokens, range(len(tokens)))
+
+
+def _check_logits(name: str, found: Gradients, tokens: Tokens) -> None:
+    """From embeddings the same as from ids, else a position or a layer of the embedding is left out."""
+    import torch
+
+    runner: Runner = found.module
+    expected = logits_of(run_forward(runner, model_inputs(found.module, tokens.ids)))
+    assert expected is not None  # a readout was found
+    with torch.no_grad():
+        logits = found.unembed(_states(found, found.embed(tokens.ids)[None], tokens))[0]
+    apart = float((logits - expected.to(logits.dtype)).abs().max())
+    if not apart <= tolerance(expected.dtype) * max(1.0, float(expected.abs().max())):
+        raise Unavailable(f"{name}: run from embeddings its logits differ by {apart:.2g} from those run from ids.")
+
+
+def _kept(name: str, found: Gradients, tokens: Tokens) -> int:
+    """Bytes that a pass keeps for its gradients, parameters not counted; on the way a gradient is taken and checked."""
+    import torch
+
+    own = {part.untyped_storage().data_ptr() for part in (*found.module.parameters(), *found.module.buffers())}
+    kept: dict[int, int] = {}
+
+    def note(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    embeddings = found.embed(tokens.ids)[None].requires_grad_()
+    with torch.enable_grad():
+        with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+            states = _states(found, embeddings, tokens)
+        last = found.unembed(states[:, -1])
+        (gradient,) = torch.autograd.grad(last.square().sum(), embeddings)
+    if not bool(gradient.isfinite().all()):
+        raise Unavailable(f"{name}: its gradients are no finite numbers in {embeddings.dtype}.")
+    if not bool(gradient.any(dim=-1)[0, -1]):
+        raise Unavailable(f"{name}: no gradient of the last state arrives at its own token's embedding.")
+    return sum(kept.values())
+
+
+def _reads_ahead(found: Gradients, tokens: Tokens) -> bool:
+    """Whether another last token changes any earlier state."""
+    import torch
+
+    with torch.no_grad():
+        embeddings = found.embed(tokens.ids)[None]
+        before = _states(found, embeddings, tokens)[:, :-1]
+        after = _states(found, torch.cat([embeddings[:, :-1], embeddings[:, :1]], dim=1), tokens)[:, :-1]
+    apart = float((after - before).abs().max())
+    return apart > tolerance(before.dtype) * max(1.0, float(before.abs().max()))
