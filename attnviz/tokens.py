@@ -499,8 +499,9 @@ class StopTexts:
 _SENTENCE_END = re.compile(r"[.!?…]+[\"'”’)\]]*(?=\s)|[。！？]+[」』”）]*|\n+")  # "3.5" and "…" inside a line go on
 
 
-def group_tokens(tokens: Tokens, unit: str) -> tuple[Span, ...]:
-    """The tokens in groups, in order: every token belongs to exactly one, and no group crosses a segment's edge.
+def group_tokens(tokens: Tokens, unit: str, start: int = 0, stop: int | None = None) -> tuple[Span, ...]:
+    """Tokens start..stop-1 (all of them) in groups, in order: every token belongs to exactly one, and no group crosses
+    a segment's edge.
 
     token     each by itself
     word      a run of letters and digits (hyphens and apostrophes inside), or of other marks; a token that touches
@@ -518,14 +519,13 @@ def group_tokens(tokens: Tokens, unit: str) -> tuple[Span, ...]:
     """
     if unit not in UNITS:
         raise UnknownName("unit of text", unit, UNITS)
+    asked = range(start, len(tokens) if stop is None else stop)
     if unit == "token":
-        return tuple(_span(tokens, index, index + 1) for index in range(len(tokens)))
-    if unit == "turn":
-        keys = _segment_of(tokens)
-    else:
-        keys = list(zip(_segment_of(tokens), _unit_of(tokens, unit), strict=True))
+        return tuple(_span(tokens, index, index + 1) for index in asked)
+    within = [0] * len(tokens) if unit == "turn" else _unit_of(tokens, unit)
+    keys = list(zip(_segment_of(tokens), within, strict=True))
     spans = []
-    for _, run in groupby(range(len(tokens)), key=lambda index: keys[index]):
+    for _, run in groupby(asked, key=lambda index: keys[index]):
         members = list(run)
         spans.append(_span(tokens, members[0], members[-1] + 1, turn=unit == "turn"))
     return tuple(spans)

@@ -458,6 +458,7 @@ def test_words_by_hand():
         (11, 13, "?!"),
     ]  # fmt: skip
     assert [span.id for span in group_tokens(tokens, "word")] == [10, 11, -1, 16, 17, -1, -1]
+    assert [span.label for span in group_tokens(tokens, "word", 3, 7)] == ["all-ish", " cat"]
 
 
 def test_sentences_by_hand():

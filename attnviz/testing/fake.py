@@ -14,13 +14,18 @@ norm k + 1 in every head.
 The lens at site i of n mixes what the model says with a fixed distribution over the bytes:
 p_i = (i/(n−1))·CERTAIN·[id = answer] + (1 − (i/(n−1))·CERTAIN)·base, where base(id) ∝ id + 1. The answer is the token
 after the latest earlier copy of this one; where there is none, the next byte.
+
+Gradients: an embedding is the unit vector of its id. The state at a position is the embedding of the token that the
+answer is taken from (the one after the copy; this one, moved on by a byte, where there is none), whatever id that
+embedding stands for; logits are linear in it and equal the model's log-probabilities. So all that a prediction depends
+on is one token that is known: `taken_from`.
 """
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,6 +53,9 @@ from attnviz.hooks import (
 )
 from attnviz.testing.captures import capture, ranked
 
+if TYPE_CHECKING:
+    import torch
+
 BYTES = 256
 BOS, END = 256, 257
 ROLES = {"system": 258, "user": 259, "assistant": 260}
@@ -70,7 +78,7 @@ class FakeModel:
     """Implements the Model protocol. `without` takes capabilities away, each with its reason."""
 
     def __init__(self, *, without: Sequence[str] = (), name: str = "fake") -> None:
-        capabilities = {"attention", "hidden_states", "logits", "generation"} - set(without)
+        capabilities = {"attention", "hidden_states", "logits", "generation", "gradients"} - set(without)
         self.card = ModelCard(
             name=name,
             architecture="FakeModel",
@@ -186,6 +194,42 @@ class FakeModel:
         log_probs = np.log([[distribution(i, len(names), a) for a in answers] for i in range(len(names))])
         return lens_table(log_probs, names, positions, top_k, targets, self.label)
 
+    # ---- gradients
+
+    @property
+    def reads_ahead(self) -> bool:
+        """Never: what a position looks at comes before it."""
+        return False
+
+    def embed(self, ids: Any) -> torch.Tensor:
+        """[...] ids -> [..., V] unit vectors."""
+        import torch
+
+        return torch.eye(VOCABULARY)[torch.as_tensor(np.asarray(ids), dtype=torch.long)]
+
+    def states(self, embeddings: torch.Tensor, tokens: Tokens, positions: Sequence[int]) -> torch.Tensor:
+        """[B, n, V] -> [B, P, V]; see the head of the file."""
+        import torch
+
+        moved = torch.eye(VOCABULARY)[[(i + 1) % BYTES for i in range(VOCABULARY)]].to(embeddings.dtype)
+        rows = []
+        for position in positions:
+            source = taken_from(tokens.ids, position)
+            copied = earlier_copy(tokens.ids, position) is not None
+            rows.append(embeddings[:, source] if copied else embeddings[:, source] @ moved)
+        return torch.stack(rows, dim=1)
+
+    def unembed(self, states: torch.Tensor) -> torch.Tensor:
+        """[..., V] -> [..., V] log-probabilities where `states` is a unit vector, and a line between."""
+        import torch
+
+        base = torch.tensor(distribution(0, 2, 0) * (1 - CERTAIN), dtype=states.dtype)
+        return base.log() + states * ((base + CERTAIN) / base).log()
+
+    def variants(self, count: int) -> int:
+        """As many as fit into a few megabytes."""
+        return max(1, (1 << 22) // (count * VOCABULARY))
+
     # ---- generation
 
     def generate(
@@ -246,6 +290,12 @@ def next_id(ids: Ints) -> int:
     """What the model says after these ids."""
     copy = earlier_copy(ids, len(ids) - 1)
     return int(ids[copy + 1]) if copy is not None else (int(ids[-1]) + 1) % BYTES
+
+
+def taken_from(ids: Ints, position: int) -> int:
+    """Where the token stands that the answer after `position` is made of."""
+    copy = earlier_copy(ids, position)
+    return position if copy is None else copy + 1
 
 
 def distribution(site: int, sites: int, answer: int) -> NDArray[np.float64]:

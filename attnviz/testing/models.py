@@ -15,6 +15,7 @@ from attnviz.hooks import (
     AttnvizError,
     Backend,
     BadInput,
+    Differentiable,
     Floats,
     LayerCapture,
     LayerCard,
@@ -67,6 +68,9 @@ def check_model(model: Model, prompt: str = "one two three one two three") -> No
     if {"hidden_states", "logits"} <= model.card.capabilities and model.card.causal:
         with _left_as_found(model):
             _check_lens(model, tokens)
+    if "gradients" in model.card.capabilities:
+        with _left_as_found(model):
+            _check_gradients(model, tokens)
     if "generation" in model.card.capabilities:
         with _left_as_found(model):
             _check_generation(model, tokens)
@@ -328,6 +332,34 @@ def _check_ranks(table: LensTable) -> None:
             int(table.settles_in_top5[p]) <= int(table.settles_at[p]),
             "Lens: a token cannot settle in the top 1 before it settles in the top 5.",
         )
+
+
+# --------------------------------------------------------------------------------------------- gradients
+
+
+def _check_gradients(model: Model, tokens: Tokens) -> None:
+    """From embeddings the model says what its lens says of itself, and gradients go to what comes before only."""
+    import torch
+
+    require(isinstance(model, Differentiable), "gradients: the card promises them, and a method of them is missing.")
+    assert isinstance(model, Differentiable)
+    count, last = len(tokens), len(tokens) - 2
+    with torch.enable_grad():
+        embeddings = model.embed(tokens.ids)[None].detach().requires_grad_()  # [1, T, d]
+        require(embeddings.shape[1] == count, f"embed: expected {count} embeddings, got {embeddings.shape[1]}.")
+        states = model.states(embeddings, tokens, [0, last])
+        require(tuple(states.shape[:2]) == (1, 2), f"states: expected [1, 2, d], got {list(states.shape)}.")
+        logprobs = torch.log_softmax(model.unembed(states), dim=-1)
+        (gradient,) = torch.autograd.grad(logprobs[0, 1, int(tokens.ids[-1])], embeddings)
+    require(bool(gradient.isfinite().all()), "gradients: some are no finite numbers.")
+    require(bool(gradient[0, : last + 1].any()), "gradients: none arrives at a token that comes before.")
+    if not model.reads_ahead:
+        require(not bool(gradient[0, last + 1 :].any()), "gradients: one arrives at a later token.")
+    require(model.variants(count) >= 1, f"variants: expected 1 or more, got {model.variants(count)}.")
+    if {"hidden_states", "logits"} <= model.card.capabilities:
+        table = model.lens(tokens, positions=[0, last], top_k=1, targets=[-1, -1], sites="blocks")
+        top = logprobs[0].gather(-1, torch.tensor(table.top_ids[-1], device=logprobs.device))
+        _near("unembed: log-probabilities against the lens", top.detach().cpu(), table.top_logprobs[-1], LENS)
 
 
 # --------------------------------------------------------------------------------------------- generation

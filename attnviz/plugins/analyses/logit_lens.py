@@ -25,6 +25,7 @@ from attnviz.hooks import (
     Unavailable,
     hookimpl,
 )
+from attnviz.plugins.analyses.one_token import one_token
 
 POSITIONS = 64
 """Positions shown unless others are asked for: the lens of all positions of a long run costs several forward passes."""
@@ -83,26 +84,7 @@ def _targets(target: str, model: Model, tokens: Tokens, positions: Sequence[int]
     """[P] id whose probability and rank are followed, -1 where there is none."""
     if target in ("", NEXT):
         return [int(tokens.ids[p + 1]) if p + 1 < len(tokens) else -1 for p in positions]
-    return [_single_token(target, model)] * len(positions)
-
-
-def _single_token(text: str, model: Model) -> int:
-    """The id of a text that is exactly one token.
-
-    Raises:
-        BadInput: it is several tokens, or none; names them.
-    """
-    found = model.tokenize(text)
-    ids = [int(i) for i, special in zip(found.ids, found.special, strict=True) if not special]
-    if not ids:  # the text may itself be a control token; one that was merely added has no characters of its own
-        ids = [int(i) for i, (start, stop) in zip(found.ids, found.offsets, strict=True) if stop > start >= 0]
-    if len(ids) != 1:
-        pieces = " ".join(repr(model.label(i)) for i in ids) or "none"
-        raise BadInput(
-            f"Parameter target: expected a text that is one token of this model, got {text!r}, which is {len(ids)}: "
-            f"{pieces}. Type a single token, with its leading space if it has one."
-        )
-    return ids[0]
+    return [one_token(target, model, "target")] * len(positions)
 
 
 # --------------------------------------------------------------------------------------------- words
