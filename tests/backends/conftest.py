@@ -162,3 +162,16 @@ def tokenizers_by_kind() -> dict[str, Any]:
         "spaces": sentencepiece_tokenizer(),
         "words": wordpiece_tokenizer(),
     }
+
+
+@pytest.fixture
+def exact_norms(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Llama's norm in the type it is given: its own goes through float32, also in a float64 model."""
+    import torch
+    from transformers.models.llama.modeling_llama import LlamaRMSNorm
+
+    def forward(self: Any, states: Any) -> Any:
+        variance = states.pow(2).mean(-1, keepdim=True)
+        return self.weight * states * torch.rsqrt(variance + self.variance_epsilon)
+
+    monkeypatch.setattr(LlamaRMSNorm, "forward", forward)

@@ -15,13 +15,16 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from attnviz.hooks import LensTable, ModelError, ModelSpec, Tokens
 from attnviz.plugins.backends import hf_model
 from attnviz.plugins.backends.forward import Runner
 from attnviz.plugins.backends.hf_model import HuggingFaceModel
 from attnviz.plugins.backends.loading import Loaded, quiet
+
+if TYPE_CHECKING:
+    import torch
 
 # importing nnsight gives every object an attribute `save`, and anyio refuses to make certain classes with an attribute
 # that has no annotation: unless they are made before, no web request is answered any more
@@ -41,9 +44,17 @@ def load(spec: ModelSpec) -> NNsightModel:
     plain = hf_model.load(spec)
     note = "runs inside nnsight traces, one at a time"
     card = replace(plain.card, notes=(*plain.card.notes, note))
+    _take_gradients(plain.loaded.module)
     envoy = _wrap(plain.loaded)
     parts = (plain.loaded, plain.route, plain.readout, plain.labels)
     return NNsightModel(card, *parts, envoy, gradients=plain.gradients, pace=plain.pace)
+
+
+def _take_gradients(module: torch.nn.Module) -> None:
+    """Parameters take gradients again: traces of a user's own start from inner states, which need no input then."""
+    for parameter in module.parameters():
+        if parameter.is_floating_point():
+            parameter.requires_grad_(True)
 
 
 def _wrap(loaded: Loaded) -> TracedRunner:

@@ -198,7 +198,7 @@ def _scale(config: object, raw: torch.Tensor, logits: torch.Tensor) -> tuple[flo
         for cap in caps:
             tried = shown * factor
             tried = cap * (tried / cap).tanh() if cap else tried
-            if torch.allclose(tried, at_least_float32(logits), atol=1e-5, rtol=1e-4):
+            if torch.allclose(tried, logits.to(tried.dtype), atol=1e-5, rtol=1e-4):
                 return factor, cap or None
     return 1.0, None
 
