@@ -205,7 +205,7 @@ class FakeModel:
         """[...] ids -> [..., V] unit vectors."""
         import torch
 
-        return torch.eye(VOCABULARY)[torch.as_tensor(np.asarray(ids), dtype=torch.long)]
+        return torch.eye(VOCABULARY)[torch.tensor(np.asarray(ids), dtype=torch.long)]
 
     def states(self, embeddings: torch.Tensor, tokens: Tokens, positions: Sequence[int]) -> torch.Tensor:
         """[B, n, V] -> [B, P, V]; see the head of the file."""

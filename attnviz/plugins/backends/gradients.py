@@ -44,7 +44,7 @@ class Gradients:
         import torch
 
         with torch.no_grad():
-            found = torch.as_tensor(np.asarray(ids), dtype=torch.long, device=input_device(self.module))
+            found = torch.tensor(np.asarray(ids), dtype=torch.long, device=input_device(self.module))
             embedded: torch.Tensor = self.module.get_input_embeddings()(found)
             return embedded
 
