@@ -77,7 +77,9 @@ def load(spec: ModelSpec) -> NdifModel:
     card = _card(loaded, outline, config)
     route = Route(card.route, card.route_reason, outline.cards, outline.missing, causal=True)
     readout = Unavailable(f"{_AWAY}.")
-    return NdifModel(card, loaded, route, readout, TokenLabels.of(tokenizer), outline, Service(envoy, key))
+    gradients = Unavailable(card.missing["gradients"])
+    labels, service = TokenLabels.of(tokenizer), Service(envoy, key)
+    return NdifModel(card, loaded, route, readout, labels, outline, service, gradients=gradients)
 
 
 def _build(spec: ModelSpec, config: Any, tokenizer: Any) -> Any:
