@@ -128,8 +128,8 @@ class Differentiable(Protocol):
     def reads_ahead(self) -> bool:
         """Whether a state depends on later tokens, so that each target needs a pass over what comes before it alone."""
 
-    def embed(self, ids: Any) -> Any:
-        """[...] token ids (of any kind that torch takes) -> [..., d] what the embedding layer makes of them."""
+    def embed(self, ids: Any, *, decoder: bool = False) -> Any:
+        """[...] token ids -> [..., d] what the embedding layer makes of them; `decoder`: that of the decoder."""
 
     def states(self, embeddings: Any, tokens: Tokens, positions: Sequence[int]) -> Any:
         """One forward pass over B variants of the first n tokens of a run: [B, n, d] -> [B, P, d'], the residual stream

@@ -201,7 +201,7 @@ class FakeModel:
         """Never: what a position looks at comes before it."""
         return False
 
-    def embed(self, ids: Any) -> torch.Tensor:
+    def embed(self, ids: Any, *, decoder: bool = False) -> torch.Tensor:
         """[...] ids -> [..., V] unit vectors."""
         import torch
 

@@ -343,11 +343,14 @@ def _check_gradients(model: Model, tokens: Tokens) -> None:
 
     require(isinstance(model, Differentiable), "gradients: the card promises them, and a method of them is missing.")
     assert isinstance(model, Differentiable)
-    count, last = len(tokens), len(tokens) - 2
+    count, split = len(tokens), tokens.decoder_from
+    first, last = split or 0, max(split or 0, count - 2)
     with torch.enable_grad():
-        embeddings = model.embed(tokens.ids)[None].detach().requires_grad_()  # [1, T, d]
+        parts = [model.embed(tokens.ids[:split])]
+        parts += [] if split is None else [model.embed(tokens.ids[split:], decoder=True)]
+        embeddings = torch.cat(parts)[None].detach().requires_grad_()  # [1, T, d]
         require(embeddings.shape[1] == count, f"embed: expected {count} embeddings, got {embeddings.shape[1]}.")
-        states = model.states(embeddings, tokens, [0, last])
+        states = model.states(embeddings, tokens, [first, last])
         require(tuple(states.shape[:2]) == (1, 2), f"states: expected [1, 2, d], got {list(states.shape)}.")
         logprobs = torch.log_softmax(model.unembed(states), dim=-1)
         (gradient,) = torch.autograd.grad(logprobs[0, 1, int(tokens.ids[-1])], embeddings)
@@ -357,7 +360,7 @@ def _check_gradients(model: Model, tokens: Tokens) -> None:
         require(not bool(gradient[0, last + 1 :].any()), "gradients: one arrives at a later token.")
     require(model.variants(count) >= 1, f"variants: expected 1 or more, got {model.variants(count)}.")
     if {"hidden_states", "logits"} <= model.card.capabilities:
-        table = model.lens(tokens, positions=[0, last], top_k=1, targets=[-1, -1], sites="blocks")
+        table = model.lens(tokens, positions=[first, last], top_k=1, targets=[-1, -1], sites="blocks")
         top = logprobs[0].gather(-1, torch.tensor(table.top_ids[-1], device=logprobs.device))
         _near("unembed: log-probabilities against the lens", top.detach().cpu(), table.top_logprobs[-1], LENS)
 

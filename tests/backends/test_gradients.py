@@ -8,10 +8,14 @@ import numpy as np
 import pytest
 
 from attnviz.hooks import BadInput, ModelError, ModelSpec, Unavailable
-from attnviz.plugins.backends import gradients, hf, nnsight
-from tests.backends.families import DECODERS, ENCODERS, FAMILIES, load, random_module, random_tokens
+from attnviz.plugins.backends import gradients, nnsight
+from tests.backends.families import ENCODER_DECODERS, ENCODERS, FAMILIES, SOURCE, load, random_module, random_tokens
 
-WITHOUT = {"albert": "its transformer blocks were not found", "bert_base": "no output over a vocabulary"}
+WITHOUT = {
+    "albert": "its transformer blocks were not found",
+    "bert_base": "no output over a vocabulary",
+    "bart_base": "no output over a vocabulary",
+}
 WITH = [name for name in FAMILIES if name not in WITHOUT]
 COUNT = 24
 
@@ -30,32 +34,56 @@ def built(tokenizers_by_kind):
     return build
 
 
+def embedded(model, tokens):
+    import torch
+
+    split = tokens.decoder_from
+    if split is None:
+        return model.embed(tokens.ids)
+    return torch.cat([model.embed(tokens.ids[:split]), model.embed(tokens.ids[split:], decoder=True)])
+
+
 def gradient_of(model, tokens, position, target):
     """[T, d] of the log-probability of `target` at `position`."""
     import torch
 
-    embeddings = model.embed(tokens.ids)[None].requires_grad_()
+    embeddings = embedded(model, tokens)[None].requires_grad_()
     states = model.states(embeddings, tokens, [position])
     value = torch.log_softmax(model.unembed(states)[0, 0], -1)[target]
     return torch.autograd.grad(value, embeddings)[0][0]
 
 
 def plain_gradient(module, tokens, position, target):
-    """The same through transformers' own logits with eager attention."""
+    """The same through transformers' own logits with eager attention, from ids: by what the embedding layers return."""
     import torch
 
+    split, made = tokens.decoder_from, []
+    lengths = {len(tokens.ids[:split]), len(tokens.ids[split:])}
+    parts = [module] if split is None else [module.get_encoder(), module.get_decoder()]
+
+    def take(layer, given, output):
+        if output.shape[1] not in lengths:
+            return output  # padding that the model puts behind the source by itself
+        made.append(output.detach().requires_grad_())
+        return made[-1]
+
+    layers = dict.fromkeys(part.get_input_embeddings() for part in parts)
+    hooks = [layer.register_forward_hook(take) for layer in layers]
     ids = torch.tensor(tokens.ids[None].copy())
-    embeddings = module.get_input_embeddings()(ids).detach().requires_grad_()
-    logits = module(inputs_embeds=embeddings, use_cache=False).logits
-    return torch.autograd.grad(torch.log_softmax(logits[0, position].float(), -1)[target], embeddings)[0][0]
+    given = {"input_ids": ids[:, :split]} | ({} if split is None else {"decoder_input_ids": ids[:, split:]})
+    logits = module(**given, use_cache=False).logits
+    for hook in hooks:
+        hook.remove()
+    value = torch.log_softmax(logits[0, position - (split or 0)].float(), -1)[target]
+    return torch.cat(torch.autograd.grad(value, made), dim=1)[0]
 
 
 @pytest.mark.parametrize("family", WITH)
 def test_gradients_are_those_of_transformers_own_logits(family, built):
     model, module = built(family)
     assert "gradients" in model.card.capabilities
-    tokens = random_tokens()
-    for position in (0, 15, COUNT - 1):
+    tokens = random_tokens(module)
+    for position in (tokens.decoder_from or 0, 15, COUNT - 1):
         found, expected = gradient_of(model, tokens, position, 7), plain_gradient(module, tokens, position, 7)
         assert float(expected.abs().max()) > 1e-4
         assert float((found - expected).abs().max()) <= 1e-4 * max(1.0, float(expected.abs().max()))
@@ -64,10 +92,18 @@ def test_gradients_are_those_of_transformers_own_logits(family, built):
 @pytest.mark.parametrize("family", WITH)
 def test_what_reads_ahead_is_known(family, built):
     """Causal: gradients to later tokens are exactly 0. Others: they are not."""
-    model = built(family)[0]
-    later = gradient_of(model, random_tokens(), 15, 7)[16:]
+    model, module = built(family)
+    later = gradient_of(model, random_tokens(module), 15, 7)[16:]
     assert model.reads_ahead == (family in ENCODERS)
     assert bool(later.any()) == model.reads_ahead
+
+
+@pytest.mark.parametrize("family", [name for name in ENCODER_DECODERS if name not in WITHOUT])
+def test_a_decoder_depends_on_the_source(family, built):
+    model, module = built(family)
+    gradient = gradient_of(model, random_tokens(module), COUNT - 1, 7)
+    assert bool(gradient[:SOURCE].any())
+    assert bool(gradient[SOURCE:].any())
 
 
 @pytest.mark.parametrize(("family", "why"), WITHOUT.items())
@@ -189,7 +225,7 @@ def test_what_a_pass_keeps_is_what_was_counted(built):
     """Counted anew at three times the length of the check."""
     for family in ("gpt2", "llama", "gptj"):
         found = built(family)[0].gradients
-        held = gradients._kept(family, found, gradients._probe(200, 48))
+        held = gradients._kept(family, found, gradients._probe(found.module, 200, 48))
         assert held == pytest.approx(found.linear * 48 + found.square * 48**2, rel=0.25)
 
 
@@ -258,8 +294,3 @@ def test_ids_are_checked(built):
     wrong = dataclasses.replace(tokens, ids=np.full(COUNT, 10_000))
     with pytest.raises(BadInput, match="outside the vocabulary"):
         model.states(model.embed(tokens.ids)[None], wrong, [3])
-
-
-def test_families_are_named_in_both_lists():
-    assert set(WITH) | set(WITHOUT) == set(DECODERS) | set(ENCODERS)
-    assert hf.load

@@ -16,9 +16,18 @@ import numpy as np
 
 from attnviz.hooks import ModelError, Tokens, Unavailable
 from attnviz.plugins.backends.estimate import free_bytes, in_words
-from attnviz.plugins.backends.forward import Runner, input_device, logits_of, model_inputs, run_forward, tolerance
+from attnviz.plugins.backends.forward import (
+    Runner,
+    bare_tokens,
+    input_device,
+    logits_of,
+    model_inputs,
+    run_forward,
+    tolerance,
+)
 from attnviz.plugins.backends.readout import Readout
 from attnviz.plugins.backends.residual import recording
+from attnviz.plugins.backends.stacks import answering, has_decoder
 
 if TYPE_CHECKING:
     import torch
@@ -40,12 +49,13 @@ class Gradients:
     linear: float = 0.0
     square: float = 0.0
 
-    def embed(self, ids: Any) -> torch.Tensor:
+    def embed(self, ids: Any, *, decoder: bool = False) -> torch.Tensor:
         import torch
 
+        part = answering(self.module) if decoder else self.module
         with torch.no_grad():
             found = torch.tensor(np.asarray(ids), dtype=torch.long, device=input_device(self.module))
-            embedded: torch.Tensor = self.module.get_input_embeddings()(found)
+            embedded: torch.Tensor = part.get_input_embeddings()(found)
             return embedded
 
     def states(
@@ -53,13 +63,10 @@ class Gradients:
     ) -> torch.Tensor:
         import torch
 
-        variants, count = embeddings.shape[:2]
-        inputs = model_inputs(self.module, tokens.ids[:count], logits_at=[count - 1])
-        del inputs["input_ids"]
-        inputs["inputs_embeds"] = embeddings
-        if "attention_mask" in inputs:
-            inputs["attention_mask"] = inputs["attention_mask"].expand(variants, -1)
-        rows = torch.tensor(list(positions), dtype=torch.long)
+        count = embeddings.shape[1]
+        read = bare_tokens(tokens.ids[:count], tokens.decoder_from)
+        inputs = _from_embeddings(model_inputs(self.module, read, logits_at=[count - 1]), embeddings, read.decoder_from)
+        rows = torch.tensor(list(positions), dtype=torch.long) - (read.decoder_from or 0)
         with enough_memory(count), recording([self.readout.blocks[-1]], lambda t: _at(t, rows)) as passages:
             runner(**inputs)
         if not passages or passages[0].outside is None:
@@ -96,6 +103,18 @@ def enough_memory(count: int) -> Iterator[None]:
         ) from error
 
 
+def _from_embeddings(inputs: dict[str, Any], embeddings: torch.Tensor, decoder_from: int | None) -> dict[str, Any]:
+    """`inputs` of a run with B variants of its embeddings [B, n, d] in place of its ids."""
+    given = {name: value for name, value in inputs.items() if not name.endswith("input_ids")}
+    given["inputs_embeds"] = embeddings[:, :decoder_from]
+    if decoder_from is not None:
+        given["decoder_inputs_embeds"] = embeddings[:, decoder_from:]
+    for name in ("attention_mask", "decoder_attention_mask"):
+        if name in given:
+            given[name] = given[name].expand(len(embeddings), -1)
+    return given
+
+
 def _at(tensor: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
     """[B, P, d] of [B, n, d]; anything else as it is."""
     return tensor[:, rows.to(tensor.device)] if tensor.ndim == 3 else tensor
@@ -120,10 +139,13 @@ def find_gradients(module: torch.nn.Module, readout: Readout, vocabulary: int) -
         Unavailable: none, or none that can be trusted, with the reason.
     """
     name = type(module).__name__
-    found, few = Gradients(module, readout), _probe(vocabulary, _SHORT)
+    if module.main_input_name != "input_ids":
+        raise Unavailable(f"{name} reads numbers ({module.main_input_name}): there are no embeddings of tokens.")
+    found = Gradients(module, readout)
+    few, more = (_probe(module, vocabulary, count) for count in (_SHORT, _LONG))
     try:
         _check_logits(name, found, few)
-        sizes = [_kept(name, found, _probe(vocabulary, count)) for count in (_SHORT, _LONG)]
+        sizes = [_kept(name, found, tokens) for tokens in (few, more)]
         ahead = _reads_ahead(found, few)
     except Unavailable:
         raise
@@ -134,14 +156,27 @@ def find_gradients(module: torch.nn.Module, readout: Readout, vocabulary: int) -
     return Gradients(module, readout, ahead, sizes[1] / _LONG - square * _LONG, square)
 
 
-def _probe(vocabulary: int, count: int) -> Tokens:
+def _probe(module: torch.nn.Module, vocabulary: int, count: int) -> Tokens:
+    """A run of a few tokens; of a model with encoder and decoder half of them for each."""
     ids = np.arange(count) * 5 % max(vocabulary - 1, 1) + 1
-    return Tokens(ids, ("",) * count, np.full((count, 2), -1), np.zeros(count, bool), "")
+    return bare_tokens(ids, decoder_from=count // 2 if has_decoder(module) else None)
+
+
+def _embedded(found: Gradients, tokens: Tokens) -> torch.Tensor:
+    """[1, n, d]"""
+    import torch
+
+    split = tokens.decoder_from
+    parts = [found.embed(tokens.ids[:split])] + (
+        [] if split is None else [found.embed(tokens.ids[split:], decoder=True)]
+    )
+    return torch.cat(parts)[None]
 
 
 def _states(found: Gradients, embeddings: torch.Tensor, tokens: Tokens) -> torch.Tensor:
+    """At every position that predicts."""
     runner: Runner = found.module
-    return found.states(runner, embeddings, tokens, range(len(tokens)))
+    return found.states(runner, embeddings, tokens, range(tokens.decoder_from or 0, len(tokens)))
 
 
 def _check_logits(name: str, found: Gradients, tokens: Tokens) -> None:
@@ -149,10 +184,10 @@ def _check_logits(name: str, found: Gradients, tokens: Tokens) -> None:
     import torch
 
     runner: Runner = found.module
-    expected = logits_of(run_forward(runner, model_inputs(found.module, tokens.ids)))
+    expected = logits_of(run_forward(runner, model_inputs(found.module, tokens)))
     assert expected is not None  # a readout was found
     with torch.no_grad():
-        logits = found.unembed(_states(found, found.embed(tokens.ids)[None], tokens))[0]
+        logits = found.unembed(_states(found, _embedded(found, tokens), tokens))[0]
     apart = float((logits - expected.to(logits.dtype)).abs().max())
     if not apart <= tolerance(expected.dtype) * max(1.0, float(expected.abs().max())):
         raise Unavailable(f"{name}: run from embeddings its logits differ by {apart:.2g} from those run from ids.")
@@ -171,7 +206,7 @@ def _kept(name: str, found: Gradients, tokens: Tokens) -> int:
             kept[storage.data_ptr()] = storage.nbytes()
         return tensor
 
-    embeddings = found.embed(tokens.ids)[None].requires_grad_()
+    embeddings = _embedded(found, tokens).requires_grad_()
     with torch.enable_grad():
         with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
             states = _states(found, embeddings, tokens)
@@ -179,8 +214,9 @@ def _kept(name: str, found: Gradients, tokens: Tokens) -> int:
         (gradient,) = torch.autograd.grad(last.square().sum(), embeddings)
     if not bool(gradient.isfinite().all()):
         raise Unavailable(f"{name}: its gradients are no finite numbers in {embeddings.dtype}.")
-    if not bool(gradient.any(dim=-1)[0, -1]):
-        raise Unavailable(f"{name}: no gradient of the last state arrives at its own token's embedding.")
+    arrives = gradient[0].any(dim=-1)  # [n]
+    if not bool(arrives[-1]) or not bool(arrives[: tokens.decoder_from].any()):
+        raise Unavailable(f"{name}: no gradient of the last state arrives at the embeddings that it is made of.")
     return sum(kept.values())
 
 
@@ -189,7 +225,7 @@ def _reads_ahead(found: Gradients, tokens: Tokens) -> bool:
     import torch
 
     with torch.no_grad():
-        embeddings = found.embed(tokens.ids)[None]
+        embeddings = _embedded(found, tokens)
         before = _states(found, embeddings, tokens)[:, :-1]
         after = _states(found, torch.cat([embeddings[:, :-1], embeddings[:, :1]], dim=1), tokens)[:, :-1]
     apart = float((after - before).abs().max())

@@ -285,8 +285,8 @@ class HuggingFaceModel:
     def reads_ahead(self) -> bool:
         return self._with_gradients().reads_ahead
 
-    def embed(self, ids: Any) -> Any:
-        return self._with_gradients().embed(ids)
+    def embed(self, ids: Any, *, decoder: bool = False) -> Any:
+        return self._with_gradients().embed(ids, decoder=decoder)
 
     def states(self, embeddings: Any, tokens: Tokens, positions: Sequence[int]) -> Any:
         self._check(tokens)

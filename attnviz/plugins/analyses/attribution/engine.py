@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
-from attnviz.hooks import AnalysisRequest, Differentiable, Floats, ModelError, Unavailable
+from attnviz.hooks import AnalysisRequest, Differentiable, Floats, Ints, ModelError, Unavailable
 from attnviz.plugins.analyses.attribution.question import Question
 
 if TYPE_CHECKING:
@@ -49,8 +49,17 @@ class Engine:
     @cached_property
     def embeddings(self) -> torch.Tensor:
         """[n, d] of the run."""
-        found: torch.Tensor = self.model.embed(self.question.tokens.ids[: self.question.count]).detach()
-        return found
+        return self.embed(self.question.tokens.ids[: self.question.count])
+
+    def embed(self, ids: Ints) -> torch.Tensor:
+        """[n] ids in place of the run's -> [n, d]."""
+        import torch
+
+        split = self.question.tokens.decoder_from
+        if split is None:
+            found: torch.Tensor = self.model.embed(ids).detach()
+            return found
+        return torch.cat([self.model.embed(ids[:split]), self.model.embed(ids[split:], decoder=True)]).detach()
 
     @cached_property
     def batch(self) -> int:
