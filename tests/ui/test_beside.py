@@ -127,7 +127,7 @@ def test_shared_controls_hold_for_both_and_nothing_brings_one_back(pulls, app):
 def test_what_cannot_be_compared_is_said_and_what_was_there_stays(pulls, typed, said):
     compare(pulls, typed)
     alert = pulls.get_by_role("alert")
-    alert.wait_for()
+    alert.wait_for(timeout=60_000)  # a backend may have to be imported first
     assert said in alert.inner_text()
     assert pulls.locator(".av-attribution").count() == 1
 
