@@ -27,6 +27,8 @@ from attnviz.ui.place import Place, address_selection, parse_place
 from attnviz.ui.plugins_tab import build_plugins_tab
 from attnviz.ui.publish import publish
 
+BUTTONS = 8
+"""Analyses of a tab that are chosen by buttons."""
 PRIVATE: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
 PATIENCE = 30.0
 """Seconds that Cancel waits for the model to end the step it is in."""
@@ -39,7 +41,7 @@ class Group:
     title: str
     tab: gr.Tab
     panels: dict[str, Panel]
-    menu: gr.Radio | None = None
+    menu: gr.Radio | gr.Dropdown | None = None
 
     def open_panel(self, values: Mapping[Any, Any]) -> Panel:
         """The panel the menu points at."""
@@ -103,10 +105,17 @@ def _group(session: Session, title: str, analyses: Sequence[Analysis]) -> Group:
     with gr.Tab(title, id=title) as tab:
         menu = None
         if not alone:
-            names = [(a.title, a.name) for a in analyses]
-            menu = gr.Radio(names, value=analyses[0].name, show_label=False, container=False, elem_classes="app-menu")
+            menu = _menu([(a.title, a.name) for a in analyses])
         panels = {a.name: build_panel(session, a, alone, visible=i == 0) for i, a in enumerate(analyses)}
     return Group(title, tab, panels, menu)
+
+
+def _menu(names: list[tuple[str, str]]) -> gr.Radio | gr.Dropdown:
+    """Choice among analyses: buttons, or a list that unfolds where they would fill several lines."""
+    common: dict[str, Any] = {"value": names[0][1], "elem_classes": "app-menu"}
+    if len(names) > BUTTONS:
+        return gr.Dropdown(names, label="Analysis", show_label=False, container=False, **common)
+    return gr.Radio(names, show_label=False, container=False, **common)
 
 
 # --------------------------------------------------------------------------------------------- events

@@ -322,3 +322,35 @@ def test_hostile_texts_stay_text_wherever_they_are_said(open_page: Any, width: i
     page.get_by_role("button", name="Matrix").click()
     assert page.locator("#attnviz-view img, #attnviz-view script, #attnviz-view iframe").count() == 0
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("width", [1360, 390])
+def test_nothing_moves_away_under_the_pointer(open_page: Any, width: int) -> None:
+    labels = ("<s>", "a very long label " * 8, *PLAIN[2:])
+    page = open_page(sample_attribution(labels), width=width)
+    stage = page.locator(".av-stage")
+    before = stage.bounding_box()
+    for which in (f"{SOURCES} >> nth=1", f"{SOURCES} >> nth=3", f"{TARGETS} >> nth=0", f"{TARGETS} >> nth=4"):
+        page.locator(which).hover()
+        painted(page)
+        assert stage.bounding_box() == before
+        page.locator(which).click()
+        painted(page)
+        assert stage.bounding_box() == before
+        page.keyboard.press("Escape")
+
+
+@pytest.mark.browser
+def test_every_control_has_a_name(open_page: Any) -> None:
+    page = open_page(sample_attribution(PLAIN))
+    nameless = page.evaluate(
+        """() => [...document.querySelectorAll('button, select, input, [tabindex="0"]')].filter((e) =>
+            !(e.getAttribute('aria-label') || e.textContent.trim() || e.closest('label'))).length"""
+    )
+    assert nameless == 0
+    assert page.locator(".av-targets").get_attribute("aria-label") == "5 targets; arrow keys move, Enter selects"
+    assert page.locator(".av-sources").get_attribute("aria-label") == "16 sources; arrow keys move, Enter selects"
+    assert (
+        page.locator(f"{TARGETS} >> nth=0").get_attribute("aria-label").startswith("target 11 “·at”: log-probability")
+    )

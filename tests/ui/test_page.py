@@ -91,6 +91,19 @@ def test_reload_restores(page):
     )
 
 
+def test_many_analyses_of_a_tab_are_a_list_that_unfolds(page):
+    open_tab(page, "Many")
+    panel(page, "many_0").locator("td").first.wait_for()
+    assert page.get_by_role("tabpanel").get_by_role("radio").count() == 0
+    page.get_by_label("Analysis").click()
+    page.get_by_role("option", name="Number 7").click()
+    panel(page, "many_7").locator("td").first.wait_for()
+    wait_query(page, tab="Many", analysis="many_7")
+    page.reload()
+    panel(page, "many_7").locator("td").first.wait_for()
+    assert panel(page, "many_0").is_hidden()
+
+
 def test_a_link_opens_prompt_and_selection(new_page):
     link = {"model": "fake", "prompt": "xyxyxy", "answer": "0", "tab": "Toy", "layer": "1", "head": "0", "token": "2"}
     page = new_page("?" + urlencode(link))

@@ -63,7 +63,7 @@ const colourOf = (x) => (x === 0 || Number.isNaN(x) ? null : colourAt(map()[them
 
 // ------------------------------------------------------------------------------------------------ words
 
-const quote = (span) => `${span.stop - span.index > 1 ? `${span.index}–${span.stop - 1}` : span.index} “${shorten(visibleText(span.label), 60)}”`;
+const quote = (span, length = 60) => `${span.stop - span.index > 1 ? `${span.index}–${span.stop - 1}` : span.index} “${shorten(visibleText(span.label), length)}”`;
 const beyond = (span) => (span.index >= data.count ? " (would come next)" : "");
 
 function scoreText(i, j) {
@@ -192,7 +192,7 @@ function paintShades({ side, at }) {
 
 function paintWords({ side, at }) {
   const row = side === "target", span = row ? TARGETS[at] : SOURCES[at];
-  title.textContent = R === 0 ? "No targets" : row ? `Sources of target ${quote(span)}${beyond(span)}` : `Targets of source ${quote(span)}`;
+  title.textContent = R === 0 ? "No targets" : row ? `Sources of target ${quote(span, 24)}${beyond(span)}` : `Targets of source ${quote(span, 24)}`;
   facts.textContent = "";
   facts.classList.remove("av-off");
   if (row && R) {

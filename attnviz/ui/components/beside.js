@@ -14,7 +14,7 @@ for (const name of ["left", "right"]) {
   section.append(make("h3", "app-beside-title", data[name].title), home);
   Object.assign(sides[name], {section, home});
 }
-const notes = make("div", "app-info", data.info.join(" "));
+const notes = make("div", "app-info", [...data.info, "Export and Show Python are about the result on the left."].join(" "));
 root.append(sides.left.section, said, sides.right.section, notes);
 
 // ---- tokens of one side as tokens of the other; null where there is no counterpart

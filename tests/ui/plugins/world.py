@@ -213,6 +213,7 @@ def attnviz_analyses():
                          Param("factor", "int", default=1, minimum=1, maximum=9))),
         Analysis("tugs", "Tugs <b>", "Pulls", "What tugs.", tugs, Attribution,
                  params=(Param("factor", "int", default=1, minimum=1, maximum=9),)),
+        *(Analysis(f"many_{i}", f"Number {i}", "Many", "One of many.", labels_table, Table) for i in range(9)),
         Analysis("slow", "Slow", "Slow", "Takes three seconds.", slow, Table),
     ]  # fmt: skip
 
