@@ -244,7 +244,7 @@ def _answered(session: Session, model: LoadedModel, wish: Wish, prompt: Mapping[
         stop=wish.stop,
         category=wish.category,
         on_token=heard,
-        on_row=growing.hear,
+        on_row=None if wish.device == "ndif" else growing.hear,  # there, a job of its own when the answer is complete
         cancelled=job.cancelled.is_set,
     )
 
