@@ -32,7 +32,7 @@ def default_session() -> Session:
 
 
 def load(source: Any = "demo", **options: Any) -> LoadedModel:
-    """Load a model: "demo", a hub id, a folder, or a (module, tokenizer) pair.
+    """Load a model: "demo", a hub id, a folder, a (module, tokenizer) pair, or a torch module that reads numbers.
 
     Options: backend ("auto", "hf"), revision, dtype ("auto", "float32" …), device ("auto", "cpu", "cuda" …).
 

@@ -84,7 +84,9 @@ def _parser() -> _Parser:
 
     run = command("run", _run, "Run one analysis and print its result as JSON.")
     run.add_argument("analysis", metavar="ANALYSIS", help="a name from `attnviz plugins --kind analyses`")
-    _prompt_options(run)
+    _prompt_options(run).add_argument(
+        "--array", metavar="FILE", help="numbers for a model that reads them: .npy, or .csv of [time, channel]"
+    )
     run.add_argument("-p", "--param", action="append", default=[], metavar="NAME=VALUE", help="parameter; repeatable")
     run.add_argument("--out", metavar="FILE", help="write .json, .csv, .html, .png or .svg instead of printing")
 
@@ -102,13 +104,15 @@ def _parser() -> _Parser:
     return parser
 
 
-def _prompt_options(parser: argparse.ArgumentParser) -> None:
+def _prompt_options(parser: argparse.ArgumentParser) -> argparse._MutuallyExclusiveGroup:
+    """Options of a model and of what it is to read; returns the group of the latter."""
     given = parser.add_mutually_exclusive_group(required=True)
     given.add_argument("--text", help="the prompt")
     given.add_argument("--file", metavar="FILE", help="read the prompt from a text file (- = standard input)")
     given.add_argument("--messages", metavar="FILE", help='a conversation as JSON: [{"role": "user", "content": "…"}]')
     parser.add_argument("--model", default="demo", help="menu name, folder or hub id (demo)")
     _loading_options(parser)
+    return given
 
 
 def _loading_options(parser: argparse.ArgumentParser) -> None:
@@ -303,11 +307,18 @@ def _params(texts: Sequence[str]) -> dict[str, str]:
 
 def _prompt(session: Session, options: argparse.Namespace) -> dict[str, Any]:
     if options.messages is not None:
-        conversation = session.registry.formats.get("conversation")
-        if conversation is None or conversation.read is None:
-            raise BadInput("--messages needs the format plugin 'conversation', which is not loaded.")
-        return {"messages": conversation.read(Path(options.messages))}
+        return {"messages": _read(session, "conversation", "--messages", options.messages)}
+    if getattr(options, "array", None) is not None:
+        return {"array": _read(session, "numbers", "--array", options.array)}
     return {"text": options.text if options.file is None else _read_text(options.file)}
+
+
+def _read(session: Session, format: str, option: str, file: str) -> Any:
+    """What a format plugin reads from a file."""
+    found = session.registry.formats.get(format)
+    if found is None or found.read is None:
+        raise BadInput(f"{option} needs the format plugin {format!r}, which is not loaded.")
+    return found.read(Path(file))
 
 
 def _read_text(name: str) -> str:

@@ -38,6 +38,7 @@ from attnviz.hooks import (
     ModelEntry,
     ModelSpec,
     Param,
+    ReadsNumbers,
     Renderer,
     Result,
     Run,
@@ -125,7 +126,7 @@ class Session:
 
     def load(
         self,
-        source: str | os.PathLike[str] | tuple[Any, Any] = "demo",
+        source: str | os.PathLike[str] | tuple[Any, Any] | Any = "demo",
         *,
         backend: str = "auto",
         revision: str | None = None,
@@ -135,7 +136,8 @@ class Session:
         """A model ready to be asked.
 
         Args:
-            source: a name of the model menu, a folder, a hub id, or a (module, tokenizer) pair.
+            source: a name of the model menu, a folder, a hub id, a (module, tokenizer) pair, or a torch module that
+                reads numbers, alone or in a (module, example) pair.
             backend: a backend's name, or "auto" for the first that can load it.
 
         Raises:
@@ -151,19 +153,24 @@ class Session:
 
     def _spec(
         self,
-        source: str | os.PathLike[str] | tuple[Any, Any],
+        source: str | os.PathLike[str] | tuple[Any, Any] | Any,
         entry: ModelEntry | None,
         revision: str | None,
         backend: str,
         dtype: str,
         device: str,
     ) -> ModelSpec:
+        if _is_module(source):
+            source = (source, None)
         if isinstance(source, tuple):
             # A name of its own for every load: the weights may have been trained on since the last one.
             name = f"{type(source[0]).__name__}-{id(source[0]):x}-{next(_PAIRS)}"
             return ModelSpec(name, revision, backend, dtype, device, objects=source)
         if not isinstance(source, (str, os.PathLike)):
-            raise BadInput(f"Model: expected a menu name, a folder, a hub id or a pair, got {type(source).__name__}.")
+            raise BadInput(
+                "Model: expected a menu name, a folder, a hub id, a torch module or a pair, got "
+                f"{type(source).__name__}."
+            )
         text = entry.source if entry else os.fspath(source)
         if not text.strip():
             raise BadInput(
@@ -510,18 +517,42 @@ class LoadedModel:
     name: str
     card: ModelCard
 
-    def tokenize(self, text: str | None = None, *, messages: Sequence[Message] | None = None) -> Tokens:
-        """Tokens of a text or of a conversation. Raises BadInput if it is neither, both, or cannot be used."""
-        if (text is None) == (messages is None):
-            raise BadInput("Expected either a text or messages, got " + ("neither." if text is None else "both."))
-        prompt = text if text is not None else _checked_messages(messages)
-        return self.session.model(self.spec).tokenize(prompt)  # type: ignore[arg-type]
+    def tokenize(
+        self,
+        text: str | None = None,
+        *,
+        messages: Sequence[Message] | None = None,
+        array: NDArray[Any] | None = None,
+    ) -> Tokens:
+        """Tokens of a text, of a conversation, or of an array for a model that reads numbers.
+
+        Raises:
+            BadInput: none of them, several, or one that this model cannot use.
+        """
+        given = {"a text": text, "messages": messages, "an array": array}
+        found = [name for name, value in given.items() if value is not None]
+        if len(found) != 1:
+            raise BadInput(f"Expected either a text, messages or an array, got {' and '.join(found) or 'none of them'}.")
+        model = self.session.model(self.spec)
+        if array is None:
+            return model.tokenize(text if text is not None else _checked_messages(messages))
+        if not isinstance(model, ReadsNumbers):
+            raise BadInput(f"{self.name} reads text, not an array of numbers: give it a text or messages.")
+        return model.tokenize_values(array)
 
     def trace(
-        self, text: str | None = None, *, messages: Sequence[Message] | None = None, category: str = ""
+        self,
+        text: str | None = None,
+        *,
+        messages: Sequence[Message] | None = None,
+        array: NDArray[Any] | None = None,
+        category: str = "",
     ) -> TracedRun:
-        """A run of the prompt. The forward pass happens when something first needs it."""
-        return self.session.start(self, self.tokenize(text, messages=messages), category=category)
+        """A run of the prompt, or of one input of a model that reads numbers, in the model's own axes.
+
+        The forward pass happens when something first needs it.
+        """
+        return self.session.start(self, self.tokenize(text, messages=messages, array=array), category=category)
 
     def reread(self, run: TracedRun) -> TracedRun:
         """The text of a run of another model, prompt and answer, as a run of this one.
@@ -670,6 +701,11 @@ def _token_at(tokens: Tokens, character: int) -> int | None:
     return next((i for i, (_, stop) in enumerate(tokens.offsets.tolist()) if stop > character), None)
 
 
+def _is_module(value: object) -> bool:
+    """Whether this is a module of torch; imports nothing."""
+    return any(f"{cls.__module__}.{cls.__name__}" == "torch.nn.modules.module.Module" for cls in type(value).__mro__)
+
+
 def _in_range(param: Param, value: Any, count: int, default: int) -> Any:
     if value is None:
         return default
@@ -691,7 +727,7 @@ def _ids_key(run: Run) -> tuple[ModelSpec, bytes, int | None]:
 def _run_key(run: Run) -> tuple[Any, ...]:
     """What a finding depends on or shows of a run: one model under two names, or two texts of equal ids, are two."""
     tokens = run.tokens
-    return (*_ids_key(run), run.model, tokens.text, tokens.segments, run.generated_from)
+    return (*_ids_key(run), run.model, tokens.text, tokens.labels, tokens.segments, run.generated_from)
 
 
 def _finding_bytes(finding: Finding) -> int:

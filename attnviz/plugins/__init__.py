@@ -3,6 +3,7 @@
 BUILTIN = (
     "attnviz.plugins.backends.hf",
     "attnviz.plugins.backends.nnsight",
+    "attnviz.plugins.backends.arrays",
     "attnviz.plugins.analyses.attention_pattern",
     "attnviz.plugins.analyses.value_weighted",
     "attnviz.plugins.analyses.attention_stats",

@@ -84,6 +84,8 @@ def _detected(captures: list[LayerCapture]) -> tuple[int, ...]:
 def _listed(captures: list[LayerCapture], tokens: Tokens) -> tuple[int, ...]:
     if not len(tokens):
         return ()
+    if tokens.special[0] and tokens.ids[0] < 0:  # of a model that reads numbers, such as CLS
+        return (0,)
     if tokens.special[0]:  # BOS, wherever it comes again
         return tuple(int(k) for k in np.flatnonzero(tokens.ids == tokens.ids[0]))
     return (0,) if all(capture.causal for capture in captures) else ()

@@ -13,6 +13,7 @@ import numpy as np
 
 from attnviz.hooks import LayerCapture, ModelError
 from attnviz.plugins.backends.attention_function import AttentionCall
+from attnviz.plugins.backends.estimate import Level
 from attnviz.plugins.backends.stacks import Span
 from attnviz.plugins.backends.statistics import RowStatistics, Scores, map_statistics, stream_statistics
 from attnviz.plugins.backends.value_norms import Projection, value_norms
@@ -90,17 +91,17 @@ class AttentionCollector:
     _added: dict[int, np.ndarray[Any, Any]] = field(default_factory=dict)
 
     def attend(self, call: AttentionCall) -> torch.Tensor | None:
-        if call.query.shape[0] != 1:
-            raise ModelError(f"Capture works on one prompt at a time, got a batch of {call.query.shape[0]}.")
         key = (id(call.module), self._counts[id(call.module)])
         self._counts[id(call.module)] += 1
+        if self.layers is not None and key not in self.layers:
+            return None
+        if call.query.shape[0] != 1:
+            raise ModelError(f"Capture works on one prompt at a time, got a batch of {call.query.shape[0]}.")
         if self.layers is None:
             index = len(self.calls)
             self.calls.append((key, replace(call, query=call.query[:, :, :0], mask=None, bias=None)))
-        elif key in self.layers:
-            index = self.layers[key]
         else:
-            return None
+            index = self.layers[key]
         scores = self._scores(call)
         statistics = stream_statistics(scores, self.thumbnail, top_k=self.top_k)
         self.captured[index] = placed(
@@ -246,6 +247,16 @@ def _arrays(statistics: RowStatistics) -> dict[str, Any]:
     if statistics.top_weights is not None:
         names += ["top_weights", "top_keys"]
     return {name: getattr(statistics, name).cpu().numpy() for name in names}
+
+
+def precision_of(captured: dict[int, LayerCapture], level: Level) -> str:
+    """The level that was chosen, and the layers whose numbers float16 cannot hold."""
+    if level.number != 2:
+        return level.name
+    wide = [i for i, layer in sorted(captured.items()) if layer.q is None or layer.q.dtype.name == "float32"]
+    if len(wide) == len(captured):
+        return "float32"
+    return "float16" if not wide else f"float16 (float32 in layers {', '.join(map(str, wide))})"
 
 
 _NO_DISTANCE = "Its queries are tokens of the decoder and its keys tokens of the encoder: they stand in no one order."

@@ -31,11 +31,10 @@ from attnviz.hooks import (
     tokenize_text,
 )
 from attnviz.plugins.backends import attention_function
-from attnviz.plugins.backends.capture import AttentionCollector, Shelf, capture_map, placed
+from attnviz.plugins.backends.capture import AttentionCollector, Shelf, capture_map, placed, precision_of
 from attnviz.plugins.backends.estimate import (
     TIMED_TOKENS,
     LayerShape,
-    Level,
     Pace,
     bias_bytes,
     choose_level,
@@ -209,7 +208,7 @@ class HuggingFaceModel:
         inputs = model_inputs(self.loaded.module, tokens, logits_at=[len(tokens) - 1])
         with attention_function.collecting(collector):
             run_forward(self.runner, inputs)
-        return collector.captured, _precision(collector.captured, level)
+        return collector.captured, precision_of(collector.captured, level)
 
     def _maps(self, tokens: Tokens, want: Want, layers: Sequence[int]) -> tuple[dict[int, LayerCapture], str]:
         inputs = model_inputs(self.loaded.module, tokens, logits_at=[len(tokens) - 1], output_attentions=True)
@@ -343,16 +342,6 @@ class HuggingFaceModel:
                 raise BadInput(f"There are no tokens for {reader}.")
             if positions is not None and count > positions:
                 raise BadInput(f"{count} tokens are more than the {positions} positions of {reader}.")
-
-
-def _precision(captured: dict[int, LayerCapture], level: Level) -> str:
-    """The level that was chosen, and the layers whose numbers float16 cannot hold."""
-    if level.number != 2:
-        return level.name
-    wide = [i for i, layer in sorted(captured.items()) if layer.q is None or layer.q.dtype.name == "float32"]
-    if len(wide) == len(captured):
-        return "float32"
-    return "float16" if not wide else f"float16 (float32 in layers {', '.join(map(str, wide))})"
 
 
 # --------------------------------------------------------------------------------------------- card

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from attnviz.hooks import BadInput, ModelError, ModelSpec, UnknownName
+from attnviz.plugins.backends.number_models import NUMBERS, why_no_text
 
 if TYPE_CHECKING:
     import torch
@@ -47,20 +48,21 @@ def not_loadable(spec: ModelSpec) -> str | None:
         kinds = {f"{c.__module__.split('.')[0]}.{c.__name__}" for c in type(spec.objects[0]).__mro__}
         if "transformers.PreTrainedModel" not in kinds:
             return f"{type(spec.objects[0]).__name__} is no transformers model"
-        return None
+        return why_no_text(spec)
     if not spec.source.strip():
         return "no model was named; expected a folder or a hub id"
     try:
         path = Path(spec.source).expanduser()
         if path.is_dir():
-            return None if (path / "config.json").is_file() else f"the folder {spec.source} has no config.json"
+            there = (path / "config.json").is_file()
+            return why_no_text(spec) if there else f"the folder {spec.source} has no config.json"
         if path.exists():
             return f"{spec.source} is a file; expected a model's folder or a hub id"
     except (OSError, RuntimeError, ValueError) as error:  # too long, "~" of nobody, a null character
         return f"{spec.source:.80} is no name of a folder: {getattr(error, 'strerror', None) or error}"
     if not _HUB_ID.fullmatch(spec.source):
         return f"there is no folder {spec.source}, and it is no hub id"
-    return None
+    return why_no_text(spec)
 
 
 def load_description(spec: ModelSpec) -> tuple[Any, Any, Any]:
@@ -107,6 +109,12 @@ def load_model(spec: ModelSpec) -> Loaded:
         return _adopt(spec) if spec.objects is not None else _read(spec)
 
 
+def load_without_tokenizer(spec: ModelSpec) -> Loaded:
+    """The same for a model that reads numbers; its tokenizer is None. Errors as of load_model."""
+    with quiet():
+        return _twin(spec, spec.objects[0], None) if spec.objects is not None else _read(spec, text=False)
+
+
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
     """No progress bars, log lines or warnings of the libraries; their settings are put back."""
@@ -129,14 +137,16 @@ def quiet() -> Iterator[None]:
                 logging.enable_progress_bar()
 
 
-def _read(spec: ModelSpec) -> Loaded:
+def _read(spec: ModelSpec, *, text: bool = True) -> Loaded:
     device = choose_device(spec.device)
     source = _source(spec)
     config = _read_part(spec, "configuration", lambda: _config(source))
+    if text and config.model_type in NUMBERS:  # a hub id of which nothing is known before
+        raise ModelError(f'{spec.source} ({config.model_type}) reads numbers, not text: use backend "arrays".')
     dtype = choose_dtype(spec.dtype, device, config)
     cls = _read_part(spec, "configuration", lambda: _model_class(config))
     files = _check_files(source)
-    tokenizer = _read_part(spec, "tokenizer", lambda: _tokenizer(source))
+    tokenizer = _read_part(spec, "tokenizer", lambda: _tokenizer(source)) if text else None
     module, info = _read_part(spec, "weights", lambda: _weights(cls, source, dtype))
     lost = sorted(info["missing_keys"]) + sorted(str(k[0]) for k in info["mismatched_keys"])
     if lost:
@@ -156,19 +166,24 @@ def _listed(names: list[str]) -> str:
 
 
 def _adopt(spec: ModelSpec) -> Loaded:
+    """A (module, tokenizer) pair in memory."""
+    assert spec.objects is not None
+    module, tokenizer = spec.objects
+    if not all(hasattr(tokenizer, name) for name in ("convert_ids_to_tokens", "all_special_ids", "get_vocab")):
+        raise BadInput(f"Expected a transformers tokenizer beside the module, got {type(tokenizer).__name__}.")
+    return _twin(spec, module, tokenizer)
+
+
+def _twin(spec: ModelSpec, module: torch.nn.Module, tokenizer: Any) -> Loaded:
     """A twin of the user's module: its own configuration, mode and hooks, and the very same weights.
 
     So nothing attnviz sets (attention function, evaluation mode, hooks) is ever seen in the user's module, and nothing
     that a gradient through the twin does.
     """
-    assert spec.objects is not None
-    module, tokenizer = spec.objects
-    if not all(hasattr(tokenizer, name) for name in ("convert_ids_to_tokens", "all_special_ids", "get_vocab")):
-        raise BadInput(f"Expected a transformers tokenizer beside the module, got {type(tokenizer).__name__}.")
-    device = next(module.parameters()).device
+    parameter = next(p for p in module.parameters() if p.is_floating_point())
+    device, dtype = parameter.device, str(parameter.dtype).removeprefix("torch.")
     if spec.device != "auto" and choose_device(spec.device) != device:
         raise BadInput(f"The module is on {device}, not on {spec.device}: move it before, or leave the device to it.")
-    dtype = str(module.dtype).removeprefix("torch.")
     if spec.dtype not in ("auto", dtype):
         raise BadInput(f"The module holds {dtype}, not {spec.dtype}: convert it before, or leave the data type to it.")
     shared = {id(buffer): buffer for buffer in module.buffers()}

@@ -22,15 +22,21 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Projection:
-    """The output projection of one layer. `transposed`: its weight is [d_out, d_in] (Linear), else [d_in, d_out]."""
+    """The output projection of one layer.
+
+    transposed   its weight is [d_out, d_in] (Linear), else [d_in, d_out]
+    copies       sequences that go through it side by side, each with heads of its own
+    """
 
     module: torch.nn.Module
     transposed: bool
+    copies: int = 1
 
     def matrix(self) -> torch.Tensor:
         """[H·D_v, d]."""
         weight: torch.Tensor = self.module.weight.detach()  # type: ignore[union-attr]
-        return weight.T if self.transposed else weight
+        matrix = weight.T if self.transposed else weight
+        return matrix if self.copies == 1 else matrix.repeat(self.copies, 1)
 
 
 def matrices(module: torch.nn.Module) -> list[torch.nn.Module]:

@@ -1,0 +1,265 @@
+"""A model that reads numbers, behind the Model contract."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any, NoReturn
+
+import numpy as np
+from numpy.typing import NDArray
+
+from attnviz.hooks import (
+    CAPABILITIES,
+    AttnvizError,
+    BadInput,
+    Estimate,
+    LensTable,
+    Message,
+    ModelCard,
+    ModelSpec,
+    Sampling,
+    Tokens,
+    Trace,
+    Unavailable,
+    Want,
+)
+from attnviz.plugins.backends import attention_function
+from attnviz.plugins.backends.arrays_looking import FAULTS, as_tensor, look_at
+from attnviz.plugins.backends.arrays_route import (
+    ArrayRoute,
+    SideBySide,
+    choose_route,
+    count_tokens,
+    run_once,
+    sizes_of,
+)
+from attnviz.plugins.backends.capture import AttentionCollector, Shelf, precision_of
+from attnviz.plugins.backends.estimate import (
+    LayerShape,
+    Pace,
+    choose_level,
+    kept_bytes,
+    mask_bytes,
+    measure_pace,
+    one_length,
+    refuse_beyond_memory,
+    working_bytes,
+)
+from attnviz.plugins.backends.loading import Loaded, load_without_tokenizer, quiet
+from attnviz.plugins.backends.readings import Arguments, Reading, Rows, as_numbers
+
+
+def load(spec: ModelSpec) -> ArrayModel:
+    """Loads, looks at and checks a model.
+
+    Raises:
+        ModelError: files that are missing or broken, or a model that gives no attention.
+        BadInput: an unknown or absent device or data type.
+    """
+    attention_function.register()
+    loaded = load_without_tokenizer(spec)
+    with quiet():
+        reading, look = look_at(loaded.module, None if spec.objects is None else spec.objects[1])
+        route = choose_route(loaded.module, reading, look)
+    model = ArrayModel(_card(loaded, reading, route), loaded, reading, route)
+    return replace(model, pace=_pace(model))
+
+
+@dataclass(frozen=True)
+class ArrayModel:
+    """The module belongs to attnviz. No call changes it: what is set at load (attention function, idle hooks) stays."""
+
+    card: ModelCard
+    loaded: Loaded
+    reading: Reading
+    route: ArrayRoute
+    pace: Pace | None = field(default=None, kw_only=True)
+    _counts: dict[tuple[int, ...], int] = field(default_factory=dict, compare=False, repr=False)
+
+    def tokenize(self, prompt: str | Sequence[Message]) -> Tokens:
+        raise BadInput(
+            f"{self.card.name} reads numbers, not text: expected an array {self.reading.axes}. Give it as "
+            "trace(array=…), or on the command line as --array FILE.npy or FILE.csv."
+        )
+
+    def tokenize_values(self, values: NDArray[Any]) -> Tokens:
+        numbers = as_numbers(values, wide=self.card.dtype == "float64")
+        self.reading.check(numbers)
+        return self.reading.tokens(numbers, self._count(numbers))
+
+    def _count(self, numbers: NDArray[Any]) -> int:
+        """Tokens the model makes of an array; of a module of the user's only a forward pass can tell.
+
+        Raises:
+            BadInput: the module stopped.
+        """
+        if self.reading.positions is not None:
+            return self.reading.positions
+        found = self._counts.get(numbers.shape)
+        if found is None:
+            arguments = self._arguments(numbers)
+            seen = self._run(lambda: sizes_of(self.loaded.module, arguments, self.route.capturing), numbers.shape)
+            if tuple(call.key for call in seen) != self.route.found:
+                raise BadInput(
+                    f"{self.card.name} calls attention {len(seen)} times for an array of shape {list(numbers.shape)}, "
+                    f"or in another order; {len(self.route.found)} calls were expected, as for the example."
+                )
+            found = self._counts[numbers.shape] = count_tokens(seen, None)
+        return found
+
+    def _arguments(self, numbers: NDArray[Any]) -> Arguments:
+        return self.reading.arguments(as_tensor(self.loaded.module, numbers))
+
+    def _run(self, run: Callable[[], Any], shape: tuple[int, ...]) -> Any:
+        """Raises BadInput where the module stops over its input."""
+        try:
+            return run()
+        except AttnvizError:
+            raise
+        except FAULTS as error:
+            said = " ".join(str(error).split())[:200]
+            raise BadInput(
+                f"{self.card.architecture} cannot read an array of shape {list(shape)}; expected {self.reading.axes}. "
+                f"It said: {said}"
+            ) from error
+
+    def trace(self, tokens: Tokens, want: Want) -> Trace:
+        numbers = self._checked(tokens)
+        layers = range(len(self.card.layers)) if want.layers is None else want.layers
+        for layer in layers:
+            if not 0 <= layer < len(self.card.layers):
+                raise BadInput(f"Unknown layer {layer}. This model has layers 0 to {len(self.card.layers) - 1}.")
+        if want.top_k < 0:
+            raise BadInput(f"top_k must be 0 (none) or more, got {want.top_k}.")
+        if not want.attention:
+            return self._trace({}, "float32", "attention was not asked for.", 0.0)
+        refuse_beyond_memory(self.estimate(len(tokens), want), len(tokens), _device(self.loaded))
+        start = time.perf_counter()
+        level = choose_level(self._shapes(want), len(tokens))
+        collector = AttentionCollector(
+            {key: layer for key, layer in self.route.calls.items() if layer in set(layers)},
+            want.thumbnail,
+            half=level.number == 2,
+            top_k=want.top_k,
+            projections=self.route.projections if want.values else None,
+            without=level.reason,
+            shelf=Shelf(kept_bytes(self._shapes(want), len(tokens), want, level)),
+        )
+        watched, arguments = self.route.capturing(SideBySide(collector)), self._arguments(numbers)
+        self._run(lambda: run_once(self.loaded.module, arguments, watched), numbers.shape)
+        precision = precision_of(collector.captured, level)
+        return self._trace(
+            collector.captured, precision, "this layer was not asked for.", time.perf_counter() - start
+        )
+
+    def _checked(self, tokens: Tokens) -> NDArray[Any]:
+        """The array of a run.
+
+        Raises:
+            BadInput, ShapeError: tokens of a text, or of an array this model cannot take.
+        """
+        if tokens.values is None:
+            raise BadInput(f"{self.card.name} reads numbers, not text: expected an array {self.reading.axes}.")
+        self.reading.check(tokens.values)
+        if len(tokens) != self._count(tokens.values):
+            raise BadInput(f"{self._count(tokens.values)} tokens are expected for this array, got {len(tokens)}.")
+        return tokens.values
+
+    def _shapes(self, want: Want) -> list[LayerShape]:
+        """Of the layers asked for."""
+        return [shape for layer, shape in self.route.shapes.items() if want.layers is None or layer in want.layers]
+
+    def _trace(self, captured: dict[int, Any], precision: str, why: str, seconds: float) -> Trace:
+        found = tuple(captured.get(index) for index in range(len(self.card.layers)))
+        missing = {i: self.route.missing.get(i, why) for i, layer in enumerate(found) if layer is None}
+        return Trace(found, missing, precision, seconds)
+
+    def estimate(self, count: int, want: Want) -> Estimate:
+        """What a trace of `count` tokens will take; see Estimate. The formula is in estimate.py."""
+        shapes = self._shapes(want)
+        level = choose_level(shapes, count)
+        state = max((shape.heads * shape.width for shape in shapes), default=0)
+        held = kept_bytes(shapes, count, want, level) + mask_bytes(shapes, count)
+        seconds = float("nan") if self.pace is None else self.pace.seconds(shapes, count, want)
+        return Estimate(held, held + working_bytes(shapes, count, state, 4 * state), seconds, level.name)
+
+    def lens(
+        self, tokens: Tokens, *, positions: Sequence[int], top_k: int, targets: Sequence[int], sites: str
+    ) -> LensTable:
+        self._unavailable("logits")
+
+    def generate(
+        self,
+        tokens: Tokens,
+        sampling: Sampling,
+        on_token: Callable[[int], None] | None = None,
+        cancelled: Callable[[], bool] | None = None,
+    ) -> Tokens:
+        self._unavailable("generation")
+
+    def _unavailable(self, what: str) -> NoReturn:
+        raise Unavailable(self.card.missing[what])
+
+    def label(self, token_id: int) -> str:
+        return ""  # there are no ids
+
+    def module(self) -> Any:
+        return self.loaded.module
+
+
+def _device(loaded: Loaded) -> Any:
+    return next(loaded.module.parameters()).device
+
+
+# --------------------------------------------------------------------------------------------- card and pace
+
+
+def _card(loaded: Loaded, reading: Reading, route: ArrayRoute) -> ModelCard:
+    name = type(loaded.module).__name__
+    numbers = f"{name} reads numbers, not text, and has no vocabulary."
+    missing = {
+        "logits": numbers,
+        "hidden_states": "States are read as predictions over a vocabulary, and there is none.",
+        "generation": f"{numbers} Give it an array instead: trace(array=…), or --array FILE.",
+        "gradients": "Gradients are taken at the embeddings of token ids, and this model has none.",
+        "interventions": "Interventions are made at token ids, and this model has none.",
+    }
+    if reading.sensors is not None:
+        missing["sensors"] = f"{name}: {reading.sensors}"
+    parameter = next(p for p in loaded.module.parameters() if p.is_floating_point())
+    return ModelCard(
+        name=loaded.name,
+        architecture=name,
+        layers=route.cards,
+        vocabulary=0,
+        positions=reading.positions,
+        dtype=str(parameter.dtype).removeprefix("torch."),
+        device=str(parameter.device),
+        parameters=sum(p.numel() for p in loaded.module.parameters()),
+        causal=route.causal,
+        route="interface",
+        route_reason=route.reason,
+        capabilities=CAPABILITIES - missing.keys(),
+        missing=missing,
+        notes=(f"reads an array {reading.axes}", *route.notes, *loaded.notes),
+        weights_digest=loaded.digest,
+    )
+
+
+def _pace(model: ArrayModel) -> Pace:
+    """How fast it is: by two lengths where any will do, else by the only one it takes."""
+    reading, probe = model.reading, model.reading.example()
+
+    def forward(count: int) -> Trace:
+        values = np.random.default_rng(0).standard_normal((count, *probe.shape[1:]))
+        return model.trace(model.tokenize_values(values), Want())
+
+    if isinstance(reading, Rows) and reading.shape[0] is None and model.route.count == len(probe):
+        found = measure_pace(model.route.shapes, _device(model.loaded), None, forward)
+        assert found is not None  # a route has layers
+        return found
+    tokens = model.tokenize_values(probe)
+    return one_length(partial(model.trace, tokens, Want()))

@@ -1,0 +1,351 @@
+"""How a model that reads numbers gives up its attention: looked at once when it is loaded, on random numbers.
+
+Its maps are compared with those the model itself returns, its outputs with those of a plain forward pass.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from attnviz.hooks import LayerCapture, LayerCard, ModelError
+from attnviz.plugins.backends import attention_function, function_mode
+from attnviz.plugins.backends.attention_function import AttentionCall, Collector
+from attnviz.plugins.backends.capture import AttentionCollector, CallKey
+from attnviz.plugins.backends.estimate import LayerShape
+from attnviz.plugins.backends.forward import tolerance
+from attnviz.plugins.backends.readings import Arguments, Reading
+from attnviz.plugins.backends.residual import recording, watched
+from attnviz.plugins.backends.value_norms import Projection, find_projection, matrices
+
+if TYPE_CHECKING:
+    import torch
+
+Capturing = Callable[[Collector], AbstractContextManager[None]]
+Maps = list["torch.Tensor"]  # of each layer, [H, Q, K]
+
+
+@dataclass(frozen=True)
+class Seen:
+    """One attention call of a forward pass, by its sizes."""
+
+    key: CallKey
+    module: torch.nn.Module
+    batch: int
+    heads: int
+    kv_heads: int
+    queries: int
+    keys: int
+
+
+@dataclass
+class Sizes:
+    """A collector that notes the sizes of every call and lets it run as usual."""
+
+    seen: list[Seen] = field(default_factory=list)
+    _counts: Counter[int] = field(default_factory=Counter)
+
+    def attend(self, call: AttentionCall) -> torch.Tensor | None:
+        key = (id(call.module), self._counts[id(call.module)])
+        self._counts[id(call.module)] += 1
+        batch, heads, queries, _ = call.query.shape
+        self.seen.append(Seen(key, call.module, batch, heads, call.key.shape[1], queries, call.key.shape[2]))
+        return None
+
+
+@dataclass
+class SideBySide:
+    """Hands the sequences of a batch, each of which attends on its own, to `inner` as heads of one sequence.
+
+    head = sequence · heads of the model + its head. `outputs` has what `inner` made of each call, [H, Q, D_v].
+    """
+
+    inner: Collector
+    outputs: list[torch.Tensor] = field(default_factory=list)
+
+    def attend(self, call: AttentionCall) -> torch.Tensor | None:
+        batch, heads = call.query.shape[:2]
+        mask = call.mask
+        if mask is not None and batch > 1:
+            mask = mask.expand(batch, heads, -1, -1).flatten(0, 1)[None]
+        query, key, value = (tensor.flatten(0, 1)[None] for tensor in (call.query, call.key, call.value))
+        output = self.inner.attend(replace(call, query=query, key=key, value=value, mask=mask))
+        if output is None:
+            return None
+        self.outputs.append(output[0])
+        return output[0].unflatten(0, (batch, heads))
+
+
+@dataclass(frozen=True)
+class ArrayRoute:
+    """How attention is taken, and what is known of the layers.
+
+    calls    attention call -> layer;  missing  layer -> why it has no map of the run
+    count    tokens of the example;    found  attention calls of every forward pass, in order
+    """
+
+    reason: str
+    cards: tuple[LayerCard, ...]
+    calls: Mapping[CallKey, int]
+    missing: Mapping[int, str]
+    projections: Mapping[int, Projection | str]
+    shapes: Mapping[int, LayerShape]
+    causal: bool
+    count: int
+    found: tuple[CallKey, ...]
+    capturing: Capturing
+    notes: tuple[str, ...] = ()
+
+
+# --------------------------------------------------------------------------------------------- one forward pass
+
+
+def run_once(module: torch.nn.Module, arguments: Arguments, capturing: AbstractContextManager[Any]) -> Any:
+    """One forward pass without gradients.
+
+    Raises:
+        ModelError: the device has too little memory.
+    """
+    import torch
+
+    args, kwargs = arguments
+    try:
+        with torch.inference_mode(), capturing:
+            return module(*args, **kwargs)
+    except torch.OutOfMemoryError as error:
+        raise ModelError("The device has too little free memory for this input: use a shorter one.") from error
+
+
+def sizes_of(module: torch.nn.Module, arguments: Arguments, capturing: Capturing) -> list[Seen]:
+    """The attention calls of one forward pass."""
+    collector = Sizes()
+    run_once(module, arguments, capturing(collector))
+    return collector.seen
+
+
+def count_tokens(seen: Sequence[Seen], positions: int | None) -> int:
+    """Tokens that the layers attend over: `positions`, else the queries of most calls that attend to themselves."""
+    if positions is not None:
+        return positions
+    own = Counter(call.queries for call in seen if call.queries == call.keys and call.batch == 1)
+    return own.most_common(1)[0][0] if own else max(call.keys for call in seen)
+
+
+def tensors_of(output: Any) -> Iterator[torch.Tensor]:
+    """Every tensor of real numbers that a module returned, whatever it is wrapped in."""
+    import torch
+
+    if isinstance(output, torch.Tensor):
+        if output.is_floating_point():
+            yield output
+    elif isinstance(output, Mapping):
+        for name, part in output.items():
+            if "attentions" not in str(name):
+                yield from tensors_of(part)
+    elif isinstance(output, (tuple, list)):
+        for part in output:
+            yield from tensors_of(part)
+
+
+# --------------------------------------------------------------------------------------------- looking
+
+
+@dataclass(frozen=True)
+class Look:
+    """What an example showed: outputs and maps of the model itself, and the calls that were seen."""
+
+    arguments: Arguments
+    outputs: list[torch.Tensor]
+    maps: Maps
+    seen: list[Seen]
+    capturing: Capturing
+    against: str
+
+
+def look_at_torch(module: torch.nn.Module, arguments: Arguments) -> Look:
+    """A module of PyTorch, its attention functions watched. The module is followed already."""
+    outputs = _steady_outputs(module, arguments)
+    maps: Maps = []
+    run_once(module, arguments, function_mode.asking_for_maps(maps))
+    seen = sizes_of(module, arguments, function_mode.watching)
+    return Look(arguments, outputs, maps, seen, function_mode.watching, "PyTorch's own maps")
+
+
+def look_at_transformers(module: Any, arguments: Arguments) -> Look:
+    """A model of transformers, which is given our attention function.
+
+    Raises:
+        ModelError: it does not take one, or returns no maps to compare with.
+    """
+    name = type(module).__name__
+    if not module._can_set_attn_implementation():
+        raise ModelError(f"{name} gives no attention: it does not call transformers' AttentionInterface.")
+    module.set_attn_implementation("eager")
+    args, kwargs = arguments
+    outputs = _steady_outputs(module, arguments)
+    returned = run_once(module, (args, {**kwargs, "output_attentions": True}), _nothing())
+    maps = [weights.flatten(0, 1) for weights in _returned_maps(returned)]
+    module.set_attn_implementation(attention_function.NAME)
+    seen = sizes_of(module, arguments, attention_function.collecting)
+    if len(seen) != len(maps):
+        raise ModelError(f"{name}: {len(seen)} of its {len(maps)} maps come from transformers' AttentionInterface.")
+    return Look(arguments, outputs, maps, seen, attention_function.collecting, "transformers' eager maps")
+
+
+@contextmanager
+def _nothing() -> Iterator[None]:
+    yield
+
+
+def _returned_maps(output: Any) -> Maps:
+    names = ("encoder_attentions", "decoder_attentions", "cross_attentions", "attentions")
+    return [weights for name in names for weights in getattr(output, name, None) or () if weights is not None]
+
+
+def _steady_outputs(module: torch.nn.Module, arguments: Arguments) -> list[torch.Tensor]:
+    """What the module returns.
+
+    Raises:
+        ModelError: another thing each time.
+    """
+    import torch
+
+    first, again = (list(tensors_of(run_once(module, arguments, _nothing()))) for _ in range(2))
+    if len(first) != len(again) or not all(map(torch.equal, first, again)):
+        raise ModelError(
+            f"{type(module).__name__} draws random numbers when it runs: the same input gives another output each "
+            "time, so attention of one pass says nothing of the next."
+        )
+    return first
+
+
+# --------------------------------------------------------------------------------------------- choosing
+
+
+def choose_route(module: torch.nn.Module, reading: Reading, look: Look) -> ArrayRoute:
+    """Captures the example and compares.
+
+    Raises:
+        ModelError: no attention, or none that is the model's own.
+    """
+    name = type(module).__name__
+    if not look.seen:
+        raise ModelError(
+            f"{name} gives no attention: it runs neither scaled_dot_product_attention nor multi_head_attention_forward "
+            "of torch.nn.functional. A module that writes its attention out by hand cannot be watched."
+        )
+    count = count_tokens(look.seen, reading.positions)
+    missing = {
+        index: why for index, call in enumerate(look.seen) if (why := _not_over_tokens(call, count, reading.sequences))
+    }
+    if len(missing) == len(look.seen):
+        raise ModelError(f"{name} has no map over its {count} tokens. {missing[0]}")
+    calls = {call.key: index for index, call in enumerate(look.seen) if index not in missing}
+    captures, outputs, projections = _capture(module, reading, look, calls)
+    _compare(name, look, captures, outputs)
+    cards = tuple(_card(index, call, captures.get(index), reading) for index, call in enumerate(look.seen))
+    own = look.capturing is attention_function.collecting
+    what = "attnviz's attention function" if own else "PyTorch's attention functions, watched"
+    return ArrayRoute(
+        reason=f"{what}, compared with {look.against} and outputs on random numbers, {count} tokens",
+        cards=cards,
+        calls=calls,
+        missing=missing,
+        projections=projections,
+        shapes={index: _shape(capture, projections[index]) for index, capture in captures.items()},
+        causal=all(capture.causal for capture in captures.values()),
+        count=count,
+        found=tuple(call.key for call in look.seen),
+        capturing=look.capturing,
+        notes=_notes(module, reading, look.seen),
+    )
+
+
+def _not_over_tokens(call: Seen, count: int, sequences: int) -> str | None:
+    """Why a call gives no map of the run, or None."""
+    if call.batch != sequences:
+        return f"It attends in {call.batch} sequences of {call.queries} at once, not over the {count} tokens of the run."
+    if call.queries != count or call.keys != count:
+        return f"It has {call.queries} queries and {call.keys} keys, which are not the {count} tokens of the run."
+    return None
+
+
+def _capture(
+    module: torch.nn.Module, reading: Reading, look: Look, calls: Mapping[CallKey, int]
+) -> tuple[dict[int, LayerCapture], list[torch.Tensor], dict[int, Projection | str]]:
+    """Captures and output projections by layer, and what the model returned while it was captured."""
+    collector = AttentionCollector(calls, thumbnail=16)
+    spread = SideBySide(collector)
+    parts = matrices(module)
+    with watched(parts), recording(parts, lambda tensor: tensor.clone()) as passages:
+        output = run_once(module, look.arguments, look.capturing(spread))
+    modules = {call.key: call.module for call in look.seen}
+    projections = {}
+    for (key, index), heads in zip(calls.items(), spread.outputs, strict=True):
+        projections[index] = _projection(modules[key], find_projection(passages, _joined(heads, reading.sequences)))
+        if isinstance(projections[index], Projection):
+            projections[index] = replace(projections[index], copies=reading.sequences)
+    return collector.captured, list(tensors_of(output)), projections
+
+
+def _joined(heads: torch.Tensor, sequences: int) -> torch.Tensor:
+    """[n·H, Q, D_v] -> [H, n·Q, D_v], as the sequences go through the projection."""
+    return heads.unflatten(0, (sequences, -1)).transpose(0, 1).flatten(1, 2)
+
+
+def _projection(module: torch.nn.Module, found: Projection | str) -> Projection | str:
+    """nn.MultiheadAttention hands the weight of its projection on without running it."""
+    import torch
+
+    if isinstance(found, str) and type(module) is torch.nn.MultiheadAttention:
+        return Projection(module.out_proj, transposed=True)
+    return found
+
+
+def _compare(
+    name: str, look: Look, captures: Mapping[int, LayerCapture], outputs: Sequence[torch.Tensor]
+) -> None:
+    """Raises ModelError where maps or outputs are not the model's own."""
+    for ours, theirs in zip(outputs, look.outputs, strict=True):
+        apart = float((ours.float() - theirs.float()).abs().max()) if theirs.numel() else 0.0
+        if not apart <= tolerance(theirs.dtype) * max(1.0, float(theirs.abs().max()) if theirs.numel() else 0.0):
+            raise ModelError(f"{name}: its output while its attention is read differs from its own by {apart:.2g}.")
+    for index, capture in captures.items():
+        ours, expected = np.stack([capture.pattern(h) for h in range(capture.heads)]), look.maps[index].cpu().numpy()
+        limit = tolerance(look.maps[index].dtype)
+        if ours.shape != expected.shape or not np.abs(ours - expected).max() <= limit:
+            raise ModelError(f"{name}: the attention read from layer {index} is not that of {look.against}.")
+
+
+def _card(index: int, call: Seen, capture: LayerCapture | None, reading: Reading) -> LayerCard:
+    if capture is None:
+        return LayerCard(index, "none", 0, 0)
+    return LayerCard(index, "full", capture.heads, call.kv_heads * reading.sequences)
+
+
+def _shape(capture: LayerCapture, projection: Projection | str) -> LayerShape:
+    assert capture.q is not None
+    assert capture.k is not None
+    return LayerShape(
+        capture.heads, capture.k.shape[0], capture.q.shape[2], values=isinstance(projection, Projection)
+    )
+
+
+def _notes(module: torch.nn.Module, reading: Reading, seen: Sequence[Seen]) -> tuple[str, ...]:
+    """Where the layers are in the module, and how heads are counted where sequences attend side by side."""
+    names = {id(part): name or "the module itself" for name, part in module.named_modules()}
+    listed = ", ".join(f"{index} = {names[id(call.module)]}" for index, call in enumerate(seen))
+    notes = (f"layers, in the order they run: {listed}",)
+    if reading.sequences == 1:
+        return notes
+    heads = seen[0].heads
+    return (
+        *notes,
+        f"each of the {reading.sequences} channels attends on its own, with maps of its own: head = {heads} · channel "
+        f"+ head of the model",
+    )

@@ -1,0 +1,266 @@
+"""What a model that reads numbers takes: the array it expects, the tokens it makes of it, the arguments of its forward.
+
+The array of one input has the model's own axes and no batch axis; the batch of one is put on here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from attnviz.hooks import BadInput, Floats, Segment, ShapeError, Tokens
+
+if TYPE_CHECKING:
+    import torch
+
+Arguments = tuple[tuple[Any, ...], dict[str, Any]]
+
+
+class Reading(Protocol):
+    """One way to read an array."""
+
+    @property
+    def axes(self) -> str:
+        """The axes it expects and their sizes, in words."""
+
+    @property
+    def sensors(self) -> str | None:
+        """None if its numbers are series of sensor values, else what they are."""
+
+    @property
+    def sequences(self) -> int:
+        """How many sequences attend side by side, each on its own: 1, or the channels of the array."""
+
+    @property
+    def positions(self) -> int | None:
+        """Tokens of every input; None where that depends on the input."""
+
+    def check(self, values: Floats) -> None:
+        """Raises ShapeError for an array the model cannot take."""
+
+    def arguments(self, values: torch.Tensor) -> Arguments:
+        """Arguments of `module.forward` for one input."""
+
+    def tokens(self, values: Floats, count: int) -> Tokens:
+        """The `count` tokens that the model makes of an array it can take."""
+
+    def example(self) -> Floats:
+        """Numbers it can take, to look at it with."""
+
+
+def as_numbers(values: Any, wide: bool = False) -> Floats:
+    """A read-only float32 copy (float64 if `wide`).
+
+    Raises:
+        BadInput: not numbers, none at all, or one that is not finite, with its place.
+    """
+    array = np.asarray(values)
+    if array.dtype.kind not in "fiu":
+        raise BadInput(f"Expected an array of numbers, got one of {array.dtype}.")
+    if array.size == 0:
+        raise BadInput(f"Expected an array with numbers in it, got one of shape {list(array.shape)}.")
+    with np.errstate(over="ignore"):
+        numbers = np.array(array, np.float64 if wide else np.float32)
+    if not np.isfinite(numbers).all():
+        place = np.argwhere(~np.isfinite(numbers))[0].tolist()
+        raise BadInput(
+            f"Expected finite numbers, got {array[tuple(place)]} at {place}: fill in or leave out what was not "
+            "measured before you give it to the model."
+        )
+    numbers.flags.writeable = False
+    return numbers
+
+
+def number_tokens(
+    values: Floats,
+    labels: list[str],
+    special: list[int] | None = None,
+    segments: tuple[Segment, ...] = (),
+    decoder_from: int | None = None,
+) -> Tokens:
+    """Tokens that stand for parts of an array: no ids, no text."""
+    count = len(labels)
+    marked = np.zeros(count, np.bool_)
+    marked[special or []] = True
+    ids, offsets = np.full(count, -1, np.int64), np.full((count, 2), -1, np.int64)
+    return Tokens(ids, tuple(labels), offsets, marked, "", segments, values, decoder_from)
+
+
+# --------------------------------------------------------------------------------------------- pictures
+
+_BEFORE_PATCHES: Mapping[str, tuple[str, ...]] = {
+    "vit": ("CLS",),
+    "deit": ("CLS", "distillation"),
+    "beit": ("CLS",),
+    "dinov2": ("CLS",),
+    "dinov2_with_registers": ("CLS",),
+    "dinov3_vit": ("CLS",),
+    "vit_msn": ("CLS",),
+    "clip_vision_model": ("CLS",),
+    "siglip_vision_model": (),
+    "ijepa": (),
+}
+"""Tokens that come before the patches, by model type; registers follow them."""
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """A vision transformer (Dosovitskiy et al. 2021): [channel, height, width] in patches, row by row."""
+
+    channels: int
+    height: int
+    width: int
+    patch: tuple[int, int]
+    before: tuple[str, ...]
+    sensors: str | None = "it reads pictures, not series of sensor values."
+    sequences: int = 1
+
+    @property
+    def axes(self) -> str:
+        return f"[channel, height, width] = [{self.channels}, {self.height}, {self.width}]"
+
+    @property
+    def positions(self) -> int | None:
+        return len(self.before) + (self.height // self.patch[0]) * (self.width // self.patch[1])
+
+    def check(self, values: Floats) -> None:
+        if values.shape != (self.channels, self.height, self.width):
+            raise ShapeError("Picture", self.axes, list(values.shape))
+
+    def arguments(self, values: torch.Tensor) -> Arguments:
+        return (), {"pixel_values": values[None]}
+
+    def tokens(self, values: Floats, count: int) -> Tokens:
+        rows, columns = self.height // self.patch[0], self.width // self.patch[1]
+        labels = [*self.before, *(f"patch {row},{column}" for row in range(rows) for column in range(columns))]
+        return number_tokens(values, labels, special=list(range(len(self.before))))
+
+    def example(self) -> Floats:
+        return _noise(self.channels, self.height, self.width)
+
+
+def pictures(config: Any) -> Pictures:
+    """How a vision model of transformers reads."""
+    height, width = _pair(config.image_size)
+    registers = int(getattr(config, "num_register_tokens", 0) or 0)
+    before = (*_BEFORE_PATCHES[config.model_type], *(f"register {index}" for index in range(registers)))
+    return Pictures(int(config.num_channels), height, width, _pair(config.patch_size), before)
+
+
+def _pair(size: Any) -> tuple[int, int]:
+    """Height and width from one number or two."""
+    return (int(size), int(size)) if isinstance(size, int) else (int(size[0]), int(size[1]))
+
+
+# --------------------------------------------------------------------------------------------- series
+
+
+@dataclass(frozen=True)
+class Patches:
+    """PatchTST (Nie et al. 2023): [time, channel]; patches of time steps are the tokens, each channel on its own."""
+
+    length: int
+    channels: int
+    patch: int
+    stride: int
+    cls: bool
+    sensors: str | None = None
+
+    @property
+    def sequences(self) -> int:
+        return self.channels
+
+    @property
+    def axes(self) -> str:
+        return f"[time, channel] = [{self.length}, {self.channels}]"
+
+    @property
+    def positions(self) -> int | None:
+        return self.cls + self._patches
+
+    @property
+    def _patches(self) -> int:
+        return (max(self.length, self.patch) - self.patch) // self.stride + 1
+
+    def check(self, values: Floats) -> None:
+        if values.shape != (self.length, self.channels):
+            raise ShapeError("Series", self.axes, list(values.shape))
+
+    def arguments(self, values: torch.Tensor) -> Arguments:
+        return (), {"past_values": values[None]}
+
+    def tokens(self, values: Floats, count: int) -> Tokens:
+        first = self.length - self.patch - self.stride * (self._patches - 1)  # the model leaves out what is before
+        starts = range(first, first + self.stride * self._patches, self.stride)
+        labels = [*(["CLS"] if self.cls else []), *(f"t {start}–{start + self.patch - 1}" for start in starts)]
+        return number_tokens(values, labels, special=[0] if self.cls else [])
+
+    def example(self) -> Floats:
+        return _noise(self.length, self.channels)
+
+
+def patches(config: Any) -> Patches:
+    """How a PatchTST reads."""
+    return Patches(
+        int(config.context_length),
+        int(config.num_input_channels),
+        int(config.patch_length),
+        int(config.patch_stride),
+        bool(config.use_cls_token),
+    )
+
+
+# --------------------------------------------------------------------------------------------- modules of torch
+
+
+@dataclass(frozen=True)
+class Rows:
+    """A module of the user's: an array as its forward takes it, [time, width] for PyTorch's own layers.
+
+    shape      of one input, without the batch axis; None where any length will do
+    batch      the axis that the batch of one is put on: 0, 1, or None for a module that takes none
+    probe      an input it takes
+    repeated   how many times the array is given: 3 to nn.MultiheadAttention, as queries, keys and values
+    """
+
+    shape: tuple[int | None, ...]
+    batch: int | None
+    probe: Floats
+    repeated: int = 1
+    sensors: str | None = None
+    sequences: int = 1
+
+    @property
+    def axes(self) -> str:
+        names = ["time", "width"] if len(self.shape) == 2 else [f"axis {i}" for i in range(len(self.shape))]
+        sizes = ", ".join("any" if size is None else str(size) for size in self.shape)
+        return f"[{', '.join(names)}] = [{sizes}]"
+
+    @property
+    def positions(self) -> int | None:
+        return None
+
+    def check(self, values: Floats) -> None:
+        fits = values.ndim == len(self.shape) and all(
+            expected in (None, size) for expected, size in zip(self.shape, values.shape, strict=True)
+        )
+        if not fits:
+            raise ShapeError("Input", self.axes, list(values.shape))
+
+    def arguments(self, values: torch.Tensor) -> Arguments:
+        batched = values if self.batch is None else values.unsqueeze(self.batch)
+        return (batched,) * self.repeated, {}
+
+    def tokens(self, values: Floats, count: int) -> Tokens:
+        rows = len(values) == count
+        return number_tokens(values, [f"{'t' if rows else 'position'} {index}" for index in range(count)])
+
+    def example(self) -> Floats:
+        return self.probe
+
+
+def _noise(*shape: int) -> Floats:
+    return np.random.default_rng(0).standard_normal(shape).astype(np.float32)
