@@ -309,7 +309,7 @@ def _prompt(session: Session, options: argparse.Namespace) -> dict[str, Any]:
     if options.messages is not None:
         return {"messages": _read(session, "conversation", "--messages", options.messages)}
     if getattr(options, "array", None) is not None:
-        return {"array": _read(session, "numbers", "--array", options.array)}
+        return dict(_read(session, "numbers", "--array", options.array))
     return {"text": options.text if options.file is None else _read_text(options.file)}
 
 

@@ -168,7 +168,7 @@ class Session:
             return ModelSpec(name, revision, backend, dtype, device, objects=source)
         if not isinstance(source, (str, os.PathLike)):
             raise BadInput(
-                "Model: expected a menu name, a folder, a hub id, a torch module or a pair, got "
+                "Model: expected a menu name, a folder, a hub id or a pair, or a torch module that reads numbers, got "
                 f"{type(source).__name__}."
             )
         text = entry.source if entry else os.fspath(source)
@@ -523,8 +523,11 @@ class LoadedModel:
         *,
         messages: Sequence[Message] | None = None,
         array: NDArray[Any] | None = None,
+        names: Sequence[str] | None = None,
     ) -> Tokens:
         """Tokens of a text, of a conversation, or of an array for a model that reads numbers.
+
+        names   of the columns of the array; they stand where a text would
 
         Raises:
             BadInput: none of them, several, or one that this model cannot use.
@@ -532,13 +535,15 @@ class LoadedModel:
         given = {"a text": text, "messages": messages, "an array": array}
         found = [name for name, value in given.items() if value is not None]
         if len(found) != 1:
-            raise BadInput(f"Expected either a text, messages or an array, got {' and '.join(found) or 'none of them'}.")
+            got = f"both {' and '.join(found)}" if found else "neither"
+            raise BadInput(f"Expected either a text, messages or an array, got {got}.")
         model = self.session.model(self.spec)
         if array is None:
             return model.tokenize(text if text is not None else _checked_messages(messages))
         if not isinstance(model, ReadsNumbers):
             raise BadInput(f"{self.name} reads text, not an array of numbers: give it a text or messages.")
-        return model.tokenize_values(array)
+        tokens = model.tokenize_values(array)
+        return tokens if names is None else dataclasses.replace(tokens, text=_named(tokens, names))
 
     def trace(
         self,
@@ -546,13 +551,15 @@ class LoadedModel:
         *,
         messages: Sequence[Message] | None = None,
         array: NDArray[Any] | None = None,
+        names: Sequence[str] | None = None,
         category: str = "",
     ) -> TracedRun:
         """A run of the prompt, or of one input of a model that reads numbers, in the model's own axes.
 
         The forward pass happens when something first needs it.
         """
-        return self.session.start(self, self.tokenize(text, messages=messages, array=array), category=category)
+        tokens = self.tokenize(text, messages=messages, array=array, names=names)
+        return self.session.start(self, tokens, category=category)
 
     def reread(self, run: TracedRun) -> TracedRun:
         """The text of a run of another model, prompt and answer, as a run of this one.
@@ -746,6 +753,16 @@ def _keep(cache: LRUCache[Any, Any], key: Any, value: Any) -> None:
 
 def _shallow(finding: Finding) -> dict[str, Any]:
     return {f.name: getattr(finding, f.name) for f in dataclasses.fields(Finding)}
+
+
+def _named(tokens: Tokens, names: Sequence[str]) -> str:
+    """The names of the columns of an array, as the text of its run."""
+    columns = 0 if tokens.values is None else tokens.values.shape[-1]
+    if isinstance(names, str) or not all(isinstance(name, str) for name in names):
+        raise BadInput(f"Names: expected a list of texts, got {names!r:.80}.")
+    if len(names) != columns:
+        raise BadInput(f"Names: expected one for each of the {columns} columns of the array, got {len(names)}.")
+    return f"Columns: {', '.join(names)}"
 
 
 ROLES = ("system", "user", "assistant")

@@ -26,6 +26,7 @@ BUILTIN = (
     "attnviz.plugins.renderers.json_file",
     "attnviz.plugins.renderers.csv_file",
     "attnviz.plugins.formats.conversation",
+    "attnviz.plugins.formats.numbers",
     "attnviz.plugins.tools.calculator",
     "attnviz.plugins.menu",
 )

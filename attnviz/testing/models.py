@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from attnviz.hooks import (
     CAPABILITIES,
@@ -24,6 +25,7 @@ from attnviz.hooks import (
     Model,
     ModelCard,
     ModelSpec,
+    ReadsNumbers,
     Sampling,
     Tokens,
     Trace,
@@ -41,8 +43,11 @@ LENS = 1e-3
 """Allowed error of derived lens numbers (bits, probabilities)."""
 
 
-def check_backend(backend: Backend, spec: ModelSpec, prompt: str = "one two three one two three") -> Model:
-    """Load a model it says it can load, and check it; returns the model."""
+PROMPT = "one two three one two three"
+
+
+def check_backend(backend: Backend, spec: ModelSpec, prompt: str | NDArray[Any] = PROMPT) -> Model:
+    """Load a model it says it can load, and check it; returns the model. The prompt: see `check_model`."""
     nonsense = backend.handles(ModelSpec("/no/such/folder/anywhere"))
     require(
         nonsense is None or bool(nonsense), f"Backend {backend.name}: `handles` must give None or a reason in words."
@@ -55,11 +60,17 @@ def check_backend(backend: Backend, spec: ModelSpec, prompt: str = "one two thre
     return model
 
 
-def check_model(model: Model, prompt: str = "one two three one two three") -> None:
-    """Check everything the capabilities on the card promise, on one short prompt."""
+def check_model(model: Model, prompt: str | NDArray[Any] = PROMPT) -> None:
+    """Check everything the capabilities on the card promise, on one short prompt.
+
+    prompt   a text, or an array for a model that reads numbers
+    """
     _check_card(model.card)
-    tokens = model.tokenize(prompt)
-    _check_tokens(model, tokens)
+    if isinstance(prompt, str):
+        tokens = model.tokenize(prompt)
+        _check_tokens(model, tokens)
+    else:
+        tokens = _tokens_of(model, prompt)
     with _left_as_found(model):
         if "attention" in model.card.capabilities:
             _check_trace(model, tokens)
@@ -113,6 +124,28 @@ def _check_tokens(model: Model, tokens: Tokens) -> None:
     except BadInput:
         return
     raise AssertionError("tokenize: expected BadInput for an empty text, got tokens.")
+
+
+def _tokens_of(model: Model, values: NDArray[Any]) -> Tokens:
+    """Tokens of an array; a text and arrays that cannot be read are refused in words."""
+    require(isinstance(model, ReadsNumbers), "tokenize_values: a model that reads numbers must have it.")
+    assert isinstance(model, ReadsNumbers)
+    tokens = model.tokenize_values(values)
+    require(
+        tokens.values is not None and tokens.values.shape == values.shape,
+        f"tokenize_values: expected the array of shape {values.shape} in Tokens.values.",
+    )
+    require(len(tokens) > 1, f"tokenize_values: expected several tokens of the array, got {len(tokens)}.")
+    require(bool((tokens.ids == -1).all()), "tokenize_values: a token that stands for numbers has the id -1.")
+    bad = values.astype(np.float64)
+    bad.flat[0] = np.nan
+    for what, refused in (("a text", lambda: model.tokenize("one")), ("NaN", lambda: model.tokenize_values(bad))):
+        try:
+            refused()
+        except BadInput:
+            continue
+        raise AssertionError(f"A model that reads numbers must refuse {what} as BadInput.")
+    return tokens
 
 
 # --------------------------------------------------------------------------------------------- attention

@@ -32,6 +32,7 @@ CONTENTS: Mapping[str, Any] = {
         {"role": "user", "content": "What is 25 * 37?"},
         {"role": "assistant", "content": "925 \N{SNOWMAN}"},
     ],
+    "numbers": {"array": [[1.0, 2.0], [3.0, 4.5]], "names": ["pressure", "flow"]},
 }
 """Something to write, by what a format carries."""
 

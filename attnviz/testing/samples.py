@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
+from numpy.typing import NDArray
 
 from attnviz.hooks import (
     Analysis,
@@ -17,6 +18,7 @@ from attnviz.hooks import (
     HeadScores,
     Model,
     ModelSpec,
+    ReadsNumbers,
     Result,
     Run,
     Segment,
@@ -80,14 +82,18 @@ def sample_findings(kind: str) -> Mapping[str, Finding]:
     return {"usual": usual} | {name: change(usual) for name, change in _VARIANTS.get(kind, {}).items()}
 
 
-def fake_request(analysis: Analysis, model: Model | None = None, text: str = TEXT, **params: Any) -> AnalysisRequest:
+def fake_request(
+    analysis: Analysis, model: Model | None = None, text: str | NDArray[Any] = TEXT, **params: Any
+) -> AnalysisRequest:
     """A request for this analysis over a run of the fake model (or of `model`), as a session would make it.
+
+    text   the prompt, or an array for a model that reads numbers
 
     Raises:
         UnknownName, BadInput: the parameters do not fit the analysis.
     """
     model = model or FakeModel()
-    tokens = model.tokenize(text)
+    tokens = model.tokenize(text) if isinstance(text, str) else cast(ReadsNumbers, model).tokenize_values(text)
     run = Run(id="sample", spec=ModelSpec("fake"), model=model.card.name, tokens=tokens)
     resolved = analysis.resolve(params)
     for param in analysis.params:

@@ -1,5 +1,6 @@
-"""Every backend on tiny random models: full, grouped-query and sliding-window attention, and an encoder."""
+"""Every backend on tiny random models: full, grouped-query and sliding-window attention, an encoder; and numbers."""
 
+import numpy as np
 import pytest
 
 from attnviz.hooks import ModelSpec
@@ -7,6 +8,7 @@ from attnviz.registry import load_registry
 from attnviz.testing import check_analysis, check_backend, fake_request
 
 REGISTRY = load_registry()
+BACKENDS = {name: backend for name, backend in REGISTRY.backends.items() if name != "arrays"}
 SMALL = {
     "vocab_size": 257,
     "hidden_size": 32,
@@ -53,20 +55,38 @@ def module(family):
     return model
 
 
-@pytest.fixture(scope="module", params=FAMILIES)
-def family(request):
+@pytest.fixture(scope="module")
+def one_thread():
     import torch
 
     before = torch.get_num_threads()
     torch.set_num_threads(1)
-    yield request.param, (module(request.param), tokenizer())
+    yield
     torch.set_num_threads(before)
 
 
-@pytest.mark.parametrize("backend", [pytest.param(b, id=b.name) for b in REGISTRY.backends.values()])
+@pytest.fixture(scope="module", params=FAMILIES)
+def family(request, one_thread):
+    return request.param, (module(request.param), tokenizer())
+
+
+@pytest.mark.parametrize("backend", [pytest.param(b, id=b.name) for b in BACKENDS.values()])
 def test_backends_keep_the_contract(backend, family):
     name, objects = family
     model = check_backend(backend, ModelSpec(f"tiny-{name}", objects=objects))
     for analysis in REGISTRY.analyses.values():
         if analysis.requires <= model.card.capabilities and (model.card.causal or "logits" not in analysis.requires):
             check_analysis(analysis, fake_request(analysis, model, "one two one two"))
+
+
+def test_a_backend_of_numbers_keeps_the_contract(one_thread):
+    import torch
+
+    torch.manual_seed(0)
+    layer = torch.nn.TransformerEncoderLayer(16, 4, 32, batch_first=True)
+    encoder = torch.nn.TransformerEncoder(layer, 2, enable_nested_tensor=False)
+    numbers = np.random.default_rng(0).standard_normal((9, 16))
+    model = check_backend(REGISTRY.backends["arrays"], ModelSpec("tiny-encoder", objects=(encoder, None)), numbers)
+    for analysis in REGISTRY.analyses.values():
+        if analysis.requires <= model.card.capabilities:
+            check_analysis(analysis, fake_request(analysis, model, numbers))

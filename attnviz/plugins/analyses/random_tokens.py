@@ -38,6 +38,8 @@ def draw_pairs(model: Model, card: ModelCard) -> list[Pair]:
     Raises:
         Unavailable: the model has too few positions or its tokenizer too few ordinary tokens.
     """
+    if not card.vocabulary:
+        raise Unavailable(f"{card.name} reads numbers: there are no tokens to draw. Measure on this run instead.")
     rng = np.random.default_rng(_SEED)
     first = control_token(model)
     pool = ordinary_ids(model, card.vocabulary, rng)

@@ -42,8 +42,11 @@ class Sample:
 
 
 def comparable(tokens: Tokens) -> Ints:
-    """[S] ids in which every control token has a (negative) number of its own, so that it equals nothing else."""
-    return np.where(tokens.special, -1 - np.arange(len(tokens)), tokens.ids)
+    """[S] ids in which every control token, and every token without an id, has a (negative) number of its own.
+
+    So it equals nothing else.
+    """
+    return np.where(tokens.special | (tokens.ids < 0), -1 - np.arange(len(tokens)), tokens.ids)
 
 
 def query_step(tokens: int) -> int:

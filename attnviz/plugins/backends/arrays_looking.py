@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from attnviz.hooks import BadInput, ModelError
+from attnviz.hooks import ModelError
 from attnviz.plugins.backends import function_mode
 from attnviz.plugins.backends.arrays_route import Look, Seen, look_at_torch, look_at_transformers, sizes_of
 from attnviz.plugins.backends.number_models import PICTURES, is_transformers
@@ -91,7 +90,8 @@ def _find_rows(module: torch.nn.Module, beside: Any) -> Rows:
         try:
             seen = sizes_of(module, example_arguments(module, rows), function_mode.watching)
         except FAULTS as error:
-            fault = f"on random numbers of shape {list(rows.probe.shape)} it stopped: {' '.join(str(error).split())[:200]}"
+            said = " ".join(str(error).split())[:200]
+            fault = f"on numbers of shape {list(rows.probe.shape)} it stopped: {said}"
             continue
         if not seen or _all_over_tokens(seen):
             return rows  # without any call the reason is not the input

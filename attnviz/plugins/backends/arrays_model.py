@@ -151,9 +151,7 @@ class ArrayModel:
         watched, arguments = self.route.capturing(SideBySide(collector)), self._arguments(numbers)
         self._run(lambda: run_once(self.loaded.module, arguments, watched), numbers.shape)
         precision = precision_of(collector.captured, level)
-        return self._trace(
-            collector.captured, precision, "this layer was not asked for.", time.perf_counter() - start
-        )
+        return self._trace(collector.captured, precision, "this layer was not asked for.", time.perf_counter() - start)
 
     def _checked(self, tokens: Tokens) -> NDArray[Any]:
         """The array of a run.

@@ -192,8 +192,6 @@ def look_at_transformers(module: Any, arguments: Arguments) -> Look:
     maps = [weights.flatten(0, 1) for weights in _returned_maps(returned)]
     module.set_attn_implementation(attention_function.NAME)
     seen = sizes_of(module, arguments, attention_function.collecting)
-    if len(seen) != len(maps):
-        raise ModelError(f"{name}: {len(seen)} of its {len(maps)} maps come from transformers' AttentionInterface.")
     return Look(arguments, outputs, maps, seen, attention_function.collecting, "transformers' eager maps")
 
 
@@ -246,6 +244,8 @@ def choose_route(module: torch.nn.Module, reading: Reading, look: Look) -> Array
     if len(missing) == len(look.seen):
         raise ModelError(f"{name} has no map over its {count} tokens. {missing[0]}")
     calls = {call.key: index for index, call in enumerate(look.seen) if index not in missing}
+    if len(look.maps) not in (len(look.seen), len(calls)):  # a model may return only those over its tokens
+        raise ModelError(f"{name} returns {len(look.maps)} maps, and {len(look.seen)} calls of attention were seen.")
     captures, outputs, projections = _capture(module, reading, look, calls)
     _compare(name, look, captures, outputs)
     cards = tuple(_card(index, call, captures.get(index), reading) for index, call in enumerate(look.seen))
@@ -269,7 +269,7 @@ def choose_route(module: torch.nn.Module, reading: Reading, look: Look) -> Array
 def _not_over_tokens(call: Seen, count: int, sequences: int) -> str | None:
     """Why a call gives no map of the run, or None."""
     if call.batch != sequences:
-        return f"It attends in {call.batch} sequences of {call.queries} at once, not over the {count} tokens of the run."
+        return f"It attends in {call.batch} sequences of {call.keys} at once, not over the {count} tokens of the run."
     if call.queries != count or call.keys != count:
         return f"It has {call.queries} queries and {call.keys} keys, which are not the {count} tokens of the run."
     return None
@@ -285,11 +285,10 @@ def _capture(
     with watched(parts), recording(parts, lambda tensor: tensor.clone()) as passages:
         output = run_once(module, look.arguments, look.capturing(spread))
     modules = {call.key: call.module for call in look.seen}
-    projections = {}
+    projections: dict[int, Projection | str] = {}
     for (key, index), heads in zip(calls.items(), spread.outputs, strict=True):
-        projections[index] = _projection(modules[key], find_projection(passages, _joined(heads, reading.sequences)))
-        if isinstance(projections[index], Projection):
-            projections[index] = replace(projections[index], copies=reading.sequences)
+        found = _projection(modules[key], find_projection(passages, _joined(heads, reading.sequences)))
+        projections[index] = found if isinstance(found, str) else replace(found, copies=reading.sequences)
     return collector.captured, list(tensors_of(output)), projections
 
 
@@ -307,17 +306,16 @@ def _projection(module: torch.nn.Module, found: Projection | str) -> Projection 
     return found
 
 
-def _compare(
-    name: str, look: Look, captures: Mapping[int, LayerCapture], outputs: Sequence[torch.Tensor]
-) -> None:
+def _compare(name: str, look: Look, captures: Mapping[int, LayerCapture], outputs: Sequence[torch.Tensor]) -> None:
     """Raises ModelError where maps or outputs are not the model's own."""
     for ours, theirs in zip(outputs, look.outputs, strict=True):
         apart = float((ours.float() - theirs.float()).abs().max()) if theirs.numel() else 0.0
         if not apart <= tolerance(theirs.dtype) * max(1.0, float(theirs.abs().max()) if theirs.numel() else 0.0):
             raise ModelError(f"{name}: its output while its attention is read differs from its own by {apart:.2g}.")
-    for index, capture in captures.items():
-        ours, expected = np.stack([capture.pattern(h) for h in range(capture.heads)]), look.maps[index].cpu().numpy()
-        limit = tolerance(look.maps[index].dtype)
+    for number, (index, capture) in enumerate(captures.items()):
+        returned = look.maps[index if len(look.maps) == len(look.seen) else number]
+        ours, expected = np.stack([capture.pattern(h) for h in range(capture.heads)]), returned.float().cpu().numpy()
+        limit = tolerance(returned.dtype)
         if ours.shape != expected.shape or not np.abs(ours - expected).max() <= limit:
             raise ModelError(f"{name}: the attention read from layer {index} is not that of {look.against}.")
 
@@ -331,9 +329,7 @@ def _card(index: int, call: Seen, capture: LayerCapture | None, reading: Reading
 def _shape(capture: LayerCapture, projection: Projection | str) -> LayerShape:
     assert capture.q is not None
     assert capture.k is not None
-    return LayerShape(
-        capture.heads, capture.k.shape[0], capture.q.shape[2], values=isinstance(projection, Projection)
-    )
+    return LayerShape(capture.heads, capture.k.shape[0], capture.q.shape[2], values=isinstance(projection, Projection))
 
 
 def _notes(module: torch.nn.Module, reading: Reading, seen: Sequence[Seen]) -> tuple[str, ...]:

@@ -82,6 +82,7 @@ def asking_for_maps(maps: list[torch.Tensor]) -> Iterator[None]:
         given = named_arguments(args, kwargs)
         asked = {**given, "need_weights": True, "average_attn_weights": False}
         output, weights = functional.multi_head_attention_forward(**asked)
+        assert weights is not None
         maps.append(weights if weights.ndim == 3 else weights.flatten(0, 1))
         if not given["need_weights"]:
             return output, None
@@ -119,7 +120,7 @@ def _mode(multi_head: Handler, plain: Handler) -> torch.overrides.TorchFunctionM
 
     handlers = {functional.multi_head_attention_forward: multi_head, functional.scaled_dot_product_attention: plain}
 
-    class Watch(TorchFunctionMode):
+    class Watch(TorchFunctionMode):  # type: ignore[misc]  # torch does not type it
         def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
             handler = handlers.get(func)
             answer = None if handler is None else handler(args, kwargs or {})

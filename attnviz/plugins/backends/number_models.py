@@ -14,12 +14,13 @@ PICTURES = (
 )  # fmt: skip
 """Model types of transformers that take pixel_values and attend over all patches of a picture."""
 SERIES = ("patchtst", "time_series_transformer")
+_WINDOWS = "it attends within windows that move over the picture from layer to layer, so there is no map over patches"
 UNREADABLE = {
     "informer": "its ProbSparse layers compute a few queries only and give no map of attention",
     "autoformer": "its layers correlate whole series and give no map of attention",
     "patchtsmixer": "it mixes by MLPs and has no attention over time",
-    "swin": "it attends within windows of a picture that move from layer to layer, so there is no map over its patches",
-    "swinv2": "it attends within windows of a picture that move from layer to layer, so there is no map over its patches",
+    "swin": _WINDOWS,
+    "swinv2": _WINDOWS,
     "vit_mae": "it leaves out patches at random, so each run attends over other ones",
 }
 """Model types that read numbers and cannot be shown, and why."""
