@@ -245,7 +245,7 @@ def test_attention_over_channels_is_named_as_missing():
     assert [layer.kind for layer in model.card.layers] == ["full", "none", "full", "none"]
     trace = model.trace(model.tokenize_values(numbers(36, 3)), Want())
     assert trace.missing == dict.fromkeys(
-        (1, 3), "It attends in 8 sequences of 3 at once, not over the 8 tokens of the run."
+        (1, 3), "It attends in 8 sequences of 3 at once, where the model has 8 tokens."
     )
     assert trace.layer(2).heads == 12
 

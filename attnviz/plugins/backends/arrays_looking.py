@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from attnviz.hooks import ModelError
+from attnviz.hooks import AttnvizError, ModelError
 from attnviz.plugins.backends import function_mode
 from attnviz.plugins.backends.arrays_route import Look, Seen, look_at_torch, look_at_transformers, sizes_of
 from attnviz.plugins.backends.number_models import PICTURES, is_transformers
@@ -37,7 +38,7 @@ def look_at(module: torch.nn.Module, beside: Any) -> tuple[Reading, Look]:
         return reading, look_at_transformers(module, example_arguments(module, reading))
     _refuse_two_inputs(module)
     function_mode.follow(module)
-    rows = _find_rows(module, beside)
+    rows = _with_free_time(module, _find_rows(module, beside))
     return rows, look_at_torch(module, example_arguments(module, rows))
 
 
@@ -89,6 +90,8 @@ def _find_rows(module: torch.nn.Module, beside: Any) -> Rows:
     for rows in _ways(module, beside):
         try:
             seen = sizes_of(module, example_arguments(module, rows), function_mode.watching)
+        except AttnvizError:
+            raise
         except FAULTS as error:
             said = " ".join(str(error).split())[:200]
             fault = f"on numbers of shape {list(rows.probe.shape)} it stopped: {said}"
@@ -105,6 +108,18 @@ def _find_rows(module: torch.nn.Module, beside: Any) -> Rows:
     raise ModelError(f"{name} could not be run: {fault}.{advice} one input as its forward takes it, without the batch.")
 
 
+def _with_free_time(module: torch.nn.Module, rows: Rows) -> Rows:
+    """The same, for any number of rows if the module takes twice as many."""
+    if rows.probe.ndim != 2:
+        return rows
+    longer = replace(rows, probe=np.concatenate([rows.probe, rows.probe]))
+    try:
+        sizes_of(module, example_arguments(module, longer), function_mode.watching)
+    except FAULTS:
+        return rows
+    return replace(rows, shape=(None, rows.probe.shape[1]))
+
+
 def _all_over_tokens(seen: list[Seen]) -> bool:
     return all(call.batch == 1 for call in seen) and any(call.keys > 1 for call in seen)
 
@@ -116,16 +131,15 @@ def _ways(module: torch.nn.Module, beside: Any) -> Iterator[Rows]:
     repeated = 3 if isinstance(module, torch.nn.MultiheadAttention) else 1
     if beside is not None:
         probe = as_numbers(beside)
-        shape: tuple[int | None, ...] = (None, *probe.shape[1:]) if probe.ndim == 2 else probe.shape
         for batch in _batch_axes(module, probe.ndim):
-            yield Rows(shape, batch, probe, repeated)
+            yield Rows(probe.shape, batch, probe, repeated)
         return
     widths = list(dict.fromkeys(_widths(module)))[:_TRIED]
     for width in widths:
         for length in dict.fromkeys([_LENGTH, *_lengths(module)]):
             probe = np.random.default_rng(0).standard_normal((length, width)).astype(np.float32)
             for batch in _batch_axes(module, 2):
-                yield Rows((None if length == _LENGTH else length, width), batch, probe, repeated)
+                yield Rows(probe.shape, batch, probe, repeated)
 
 
 def _batch_axes(module: torch.nn.Module, axes: int) -> tuple[int | None, ...]:

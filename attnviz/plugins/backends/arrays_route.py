@@ -269,9 +269,12 @@ def choose_route(module: torch.nn.Module, reading: Reading, look: Look) -> Array
 def _not_over_tokens(call: Seen, count: int, sequences: int) -> str | None:
     """Why a call gives no map of the run, or None."""
     if call.batch != sequences:
-        return f"It attends in {call.batch} sequences of {call.keys} at once, not over the {count} tokens of the run."
+        return f"It attends in {call.batch} sequences of {call.keys} at once, where the model has {count} tokens."
     if call.queries != count or call.keys != count:
-        return f"It has {call.queries} queries and {call.keys} keys, which are not the {count} tokens of the run."
+        return (
+            f"It attends from {call.queries} queries to {call.keys} keys in an example of {count} tokens: they are not "
+            "both the tokens of the run."
+        )
     return None
 
 

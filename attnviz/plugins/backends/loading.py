@@ -180,7 +180,9 @@ def _twin(spec: ModelSpec, module: torch.nn.Module, tokenizer: Any) -> Loaded:
     So nothing attnviz sets (attention function, evaluation mode, hooks) is ever seen in the user's module, and nothing
     that a gradient through the twin does.
     """
-    parameter = next(p for p in module.parameters() if p.is_floating_point())
+    parameter = next((p for p in module.parameters() if p.is_floating_point()), None)
+    if parameter is None:
+        raise ModelError(f"{type(module).__name__} has no parameters.")
     device, dtype = parameter.device, str(parameter.dtype).removeprefix("torch.")
     if spec.device != "auto" and choose_device(spec.device) != device:
         raise BadInput(f"The module is on {device}, not on {spec.device}: move it before, or leave the device to it.")
