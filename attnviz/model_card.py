@@ -153,6 +153,11 @@ def summary(name: str, card: ModelCard) -> str:
     return f"{name} · {len(card.layers)} layers × {shown} heads · {parameters} · {card.device}"
 
 
+def vocabulary_in_words(card: ModelCard) -> str:
+    """Its size; a model that reads numbers has none."""
+    return f"vocabulary {card.vocabulary:,}" if card.vocabulary else "numbers, no vocabulary"
+
+
 def facts(card: ModelCard) -> Rows:
     """(what, in words) of everything but layers, estimates and analyses."""
     reads = _at_most(card.positions)
@@ -162,7 +167,7 @@ def facts(card: ModelCard) -> Rows:
         reads = f"a source of {_at_most(card.source_positions)}, a target of {reads}"
     rows = [
         ("Architecture", f"{card.architecture}, {card.parameters:,} parameters, {card.dtype} on {card.device}"),
-        ("Reads", f"{reads}, vocabulary {card.vocabulary:,}"),
+        ("Reads", f"{reads}, {vocabulary_in_words(card)}"),
         ("A token sees", sees),
         ("Attention", f"{ROUTES.get(card.route, card.route)} (route {card.route}): {card.route_reason}"),
         ("Gives", ", ".join(sorted(card.capabilities)).replace("_", " ") or "nothing"),

@@ -195,7 +195,7 @@ class Session:
             if reason is None:
                 return backend.name
             reasons.setdefault(reason, []).append(backend.name)
-        said = " ".join(f"{', '.join(names)}: {reason}" for reason, names in reasons.items())
+        said = "; ".join(f"{', '.join(names)}: {reason}" for reason, names in reasons.items())
         raise ModelError(f"No backend can load {spec.source[:200]!r}. {said}")
 
     def model(self, spec: ModelSpec) -> Model:

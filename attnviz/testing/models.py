@@ -139,9 +139,13 @@ def _tokens_of(model: Model, values: NDArray[Any]) -> Tokens:
     require(bool((tokens.ids == -1).all()), "tokenize_values: a token that stands for numbers has the id -1.")
     bad = values.astype(np.float64)
     bad.flat[0] = np.nan
-    for what, refused in (("a text", lambda: model.tokenize("one")), ("NaN", lambda: model.tokenize_values(bad))):
+    readers: dict[str, Callable[[], Tokens]] = {
+        "a text": lambda: model.tokenize("one"),
+        "NaN": lambda: model.tokenize_values(bad),
+    }
+    for what, read in readers.items():
         try:
-            refused()
+            read()
         except BadInput:
             continue
         raise AssertionError(f"A model that reads numbers must refuse {what} as BadInput.")

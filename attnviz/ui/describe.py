@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from attnviz.hooks import Finding, ModelCard, Run, Segment
-from attnviz.model_card import duration, summary
+from attnviz.model_card import duration, summary, vocabulary_in_words
 from attnviz.session import ROLES, TracedRun
 
 
@@ -79,7 +79,7 @@ def card_value(name: str, card: ModelCard) -> dict[str, str]:
     kinds = ", ".join(dict.fromkeys(layer.kind for layer in card.layers))
     details = [
         f"{card.architecture}, {card.parameters:,} parameters, {card.dtype} on {card.device}",
-        f"vocabulary {card.vocabulary:,}, positions {card.positions or 'unlimited'}, layers: {kinds}",
+        f"{vocabulary_in_words(card)}, positions {card.positions or 'unlimited'}, layers: {kinds}",
         *card.notes,
         *(f"no {what}: {why}" for what, why in card.missing.items()),
         *([f"weights {card.weights_digest}"] if card.weights_digest else []),

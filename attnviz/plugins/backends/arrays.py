@@ -44,11 +44,12 @@ def _not_a_module(spec: ModelSpec) -> str | None:
 def _not_a_folder(spec: ModelSpec) -> str | None:
     if model_type(spec) is not None:
         return _unknown(spec, spec.source)
-    if spec.backend == "arrays":  # asked for by name: a hub id of which nothing is known yet
-        from attnviz.plugins.backends.loading import not_loadable
+    from attnviz.plugins.backends.loading import not_loadable
 
-        return not_loadable(spec)
-    return "it is no folder of a model that reads numbers; for such a model of the hub name this backend"
+    reason = not_loadable(spec)
+    if reason is not None or spec.backend == "arrays":
+        return reason  # asked for by name, it takes a hub id of which nothing is known yet
+    return "of a hub id it is not known whether it reads numbers: name this backend if it does"
 
 
 def _unknown(spec: ModelSpec, name: str) -> str | None:

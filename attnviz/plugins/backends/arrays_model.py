@@ -17,6 +17,7 @@ from attnviz.hooks import (
     BadInput,
     Estimate,
     LensTable,
+    LiveRow,
     Message,
     ModelCard,
     ModelSpec,
@@ -195,6 +196,7 @@ class ArrayModel:
         sampling: Sampling,
         on_token: Callable[[int], None] | None = None,
         cancelled: Callable[[], bool] | None = None,
+        on_row: Callable[[LiveRow], None] | None = None,
     ) -> Tokens:
         self._unavailable("generation")
 
