@@ -16,7 +16,7 @@ PICTURES = (
 SERIES = ("patchtst",)
 _WINDOWS = "it attends within windows that move over the picture from layer to layer, so there is no map over patches"
 UNREADABLE = {
-    "time_series_transformer": "it reads past and future with features of their time, which one array does not hold yet",
+    "time_series_transformer": "it reads past and future with features of their time, which one array does not hold",
     "informer": "its ProbSparse layers compute a few queries only and give no map of attention",
     "autoformer": "its layers correlate whole series and give no map of attention",
     "patchtsmixer": "it mixes by MLPs and has no attention over time",
