@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from typing import Any, NoReturn
 
 import numpy as np
@@ -39,18 +38,20 @@ from attnviz.plugins.backends.arrays_route import (
 )
 from attnviz.plugins.backends.capture import AttentionCollector, Shelf, precision_of
 from attnviz.plugins.backends.estimate import (
+    TIMED_TOKENS,
     LayerShape,
     Pace,
+    bias_bytes,
     choose_level,
     kept_bytes,
     mask_bytes,
     measure_pace,
-    one_length,
     refuse_beyond_memory,
     working_bytes,
 )
 from attnviz.plugins.backends.loading import Loaded, load_without_tokenizer, quiet
 from attnviz.plugins.backends.readings import Arguments, Reading, Rows, as_numbers
+from attnviz.plugins.backends.stacks import Lengths
 
 
 def load(spec: ModelSpec) -> ArrayModel:
@@ -137,9 +138,9 @@ class ArrayModel:
             raise BadInput(f"top_k must be 0 (none) or more, got {want.top_k}.")
         if not want.attention:
             return self._trace({}, "float32", "attention was not asked for.", 0.0)
-        refuse_beyond_memory(self.estimate(len(tokens), want), len(tokens), _device(self.loaded))
-        start = time.perf_counter()
-        level = choose_level(self._shapes(want), len(tokens))
+        refuse_beyond_memory(self.estimate(len(tokens), want, tokens.decoder_from), len(tokens), _device(self.loaded))
+        start, lengths = time.perf_counter(), Lengths.of(tokens)
+        level = choose_level(self._shapes(want), lengths)
         collector = AttentionCollector(
             {key: layer for key, layer in self.route.calls.items() if layer in set(layers)},
             want.thumbnail,
@@ -147,7 +148,7 @@ class ArrayModel:
             top_k=want.top_k,
             projections=self.route.projections if want.values else None,
             without=level.reason,
-            shelf=Shelf(kept_bytes(self._shapes(want), len(tokens), want, level)),
+            shelf=Shelf(kept_bytes(self._shapes(want), lengths, want, level)),
         )
         watched, arguments = self.route.capturing(SideBySide(collector)), self._arguments(numbers)
         self._run(lambda: run_once(self.loaded.module, arguments, watched), numbers.shape)
@@ -176,14 +177,15 @@ class ArrayModel:
         missing = {i: self.route.missing.get(i, why) for i, layer in enumerate(found) if layer is None}
         return Trace(found, missing, precision, seconds)
 
-    def estimate(self, count: int, want: Want) -> Estimate:
+    def estimate(self, count: int, want: Want, decoder_from: int | None = None) -> Estimate:
         """What a trace of `count` tokens will take; see Estimate. The formula is in estimate.py."""
-        shapes = self._shapes(want)
-        level = choose_level(shapes, count)
+        shapes, lengths = self._shapes(want), Lengths(count, decoder_from)
+        level = choose_level(shapes, lengths)
         state = max((shape.heads * shape.width for shape in shapes), default=0)
-        held = kept_bytes(shapes, count, want, level) + mask_bytes(shapes, count)
-        seconds = float("nan") if self.pace is None else self.pace.seconds(shapes, count, want)
-        return Estimate(held, held + working_bytes(shapes, count, state, 4 * state), seconds, level.name)
+        held = kept_bytes(shapes, lengths, want, level)
+        held += mask_bytes(shapes, lengths) + bias_bytes(shapes, lengths, level)
+        seconds = float("nan") if self.pace is None else self.pace.seconds(shapes, lengths, want)
+        return Estimate(held, held + working_bytes(shapes, lengths, state, 4 * state), seconds, level.name)
 
     def lens(
         self, tokens: Tokens, *, positions: Sequence[int], top_k: int, targets: Sequence[int], sites: str
@@ -249,17 +251,16 @@ def _card(loaded: Loaded, reading: Reading, route: ArrayRoute) -> ModelCard:
     )
 
 
-def _pace(model: ArrayModel) -> Pace:
+def _pace(model: ArrayModel) -> Pace | None:
     """How fast it is: by two lengths where any will do, else by the only one it takes."""
     reading, probe = model.reading, model.reading.example()
-
-    def forward(count: int) -> Trace:
-        values = np.random.default_rng(0).standard_normal((count, *probe.shape[1:]))
-        return model.trace(model.tokenize_values(values), Want())
-
-    if isinstance(reading, Rows) and reading.shape[0] is None and model.route.count == len(probe):
-        found = measure_pace(model.route.shapes, _device(model.loaded), None, forward)
-        assert found is not None  # a route has layers
-        return found
-    tokens = model.tokenize_values(probe)
-    return one_length(partial(model.trace, tokens, Want()))
+    arrays = [probe]
+    if isinstance(reading, Rows) and reading.shape[0] is None:
+        arrays = [np.resize(probe, (count, *probe.shape[1:])) for count in TIMED_TOKENS]
+    tokens = {Lengths.of(found): found for found in map(model.tokenize_values, arrays)}
+    return measure_pace(
+        model.route.shapes,
+        _device(model.loaded),
+        list(tokens),
+        lambda lengths: model.trace(tokens[lengths], Want()),
+    )

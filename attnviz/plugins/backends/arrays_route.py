@@ -332,7 +332,13 @@ def _card(index: int, call: Seen, capture: LayerCapture | None, reading: Reading
 def _shape(capture: LayerCapture, projection: Projection | str) -> LayerShape:
     assert capture.q is not None
     assert capture.k is not None
-    return LayerShape(capture.heads, capture.k.shape[0], capture.q.shape[2], values=isinstance(projection, Projection))
+    return LayerShape(
+        capture.heads,
+        capture.k.shape[0],
+        capture.q.shape[2],
+        values=isinstance(projection, Projection),
+        biases=0 if capture.bias is None else len(capture.bias),
+    )
 
 
 def _notes(module: torch.nn.Module, reading: Reading, seen: Sequence[Seen]) -> tuple[str, ...]:

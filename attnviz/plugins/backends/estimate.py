@@ -174,12 +174,6 @@ def measure_pace(
     return Pace(max(0.0, spent[-1] - token * counts[-1]), token, plain, ranked, together)
 
 
-def one_length(forward: Callable[[], Any]) -> Pace:
-    """Times a capture of a model that takes inputs of one length only."""
-    nothing = (0.0, 0.0)
-    return Pace(_seconds(forward), 0.0, nothing, nothing, together=True)
-
-
 def _attention_cost(shape: LayerShape, device: torch.device, together: bool, top_k: int) -> tuple[float, float]:
     """Seconds per block of queries and per weight (of T² weights, masked ones included)."""
     few, many = (_seconds(_piece(shape, device, together, top_k, count), device) for count in (_FEW, _MANY))
