@@ -425,6 +425,16 @@ class LayerCapture:
     def heads(self) -> int:
         return int(self.entropy.shape[0])
 
+    @property
+    def row_span(self) -> tuple[int, int]:
+        """(start, stop) of the tokens of the run that are the rows."""
+        return self.queries or (0, len(self.allowed))
+
+    @property
+    def column_span(self) -> tuple[int, int]:
+        """(start, stop) of the tokens of the run that are the columns."""
+        return self.keys or (0, len(self.seen_by))
+
     def pattern(self, head: int, rows: slice | None = None) -> NDArray[np.float32]:
         """Attention of one head, recomputed from q and k in float32 (or read from `weights`).
 

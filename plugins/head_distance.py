@@ -7,10 +7,11 @@ from attnviz.hooks import Analysis, HeadScores, hookimpl
 
 def run(request):
     """Mean over queries of Σ_k p(k)·|q−k| / max_k |q−k|, over the keys that q may see."""
-    trace, place = request.trace, np.arange(len(request.tokens))
+    trace = request.trace
     share = np.full((len(trace.layers), trace.heads), np.nan)  # [L, H]; NaN where a layer has no attention
     for index, layer in enumerate(trace.layers):
-        if layer is not None and len(place) > 1:
+        if layer is not None and len(layer.allowed) > 1 and "distance" not in layer.absent:
+            place = np.arange(len(layer.allowed))
             gap, hidden = np.abs(place[:, None] - place), layer.hidden()  # [Q, K]
             reach = (gap if hidden is None else gap * ~hidden).max(axis=1)  # [Q]
             share[index, : layer.heads] = (layer.distance[:, reach > 0] / reach[reach > 0]).mean(axis=1)

@@ -11,16 +11,20 @@ BAR = 40  # characters of the longest bar
 def looks_at(request):
     """Row of the query, mean over all heads of all layers; the keys it may not see have no score."""
     query = request.params["token"]
-    layers = [layer for layer in request.trace.layers if layer is not None]
+    layers = [layer for layer in request.trace.layers if layer is not None and query in range(*layer.row_span)]
     if not layers:
         raise BadInput("No layer of this model has attention.")
-    rows = [layer.pattern(head, slice(query, query + 1))[0] for layer in layers for head in range(layer.heads)]
-    hidden = [layer.hidden(slice(query, query + 1)) for layer in layers]
-    unseen = np.all([np.zeros(len(rows[0]), bool) if h is None else h[0] for h in hidden], axis=0)  # [K]
+    total, heads, seen = np.zeros((3, len(request.tokens)))  # of every token: weight, heads that have it as a key, seen
+    for layer in layers:
+        row, keys = slice(query - layer.row_span[0], query - layer.row_span[0] + 1), slice(*layer.column_span)
+        total[keys] += sum(layer.pattern(head, row)[0] for head in range(layer.heads))
+        heads[keys] += layer.heads
+        hidden = layer.hidden(row)
+        seen[keys] += True if hidden is None else ~hidden[0]
     return TokenScores(
-        scores=np.where(unseen, np.nan, np.mean(rows, axis=0)),
+        scores=np.divide(total, heads, out=np.full(len(total), np.nan), where=seen > 0),
         unit="weight",
-        info=(f"Weight that position {query} gives to each token, mean over {len(rows)} heads, sinks included.",),
+        info=(f"Weight that position {query} gives to each token, mean over {heads.max():.0f} heads, sinks included.",),
         warnings=("A mean hides heads that disagree.",),
     )
 

@@ -324,7 +324,8 @@ def test_long_texts_are_measured_on_every_nth_query():
     count = 600
     keys = [max(q - 1, 0) for q in range(count)]
     trace = Trace(layers=(capture_map(one_hot(keys)[None]),))
-    tokens = random_tokens._tokens(FakeModel(), 256, [65 + q % 26 for q in range(count - 1)])
+    before = random_tokens._bare(FakeModel(), [256], special=True)
+    tokens = random_tokens._tokens(FakeModel(), before, [65 + q % 26 for q in range(count - 1)])
     request = fake_request(ANALYSIS, text="a")
     request = dataclasses.replace(request, run=dataclasses.replace(request.run, tokens=tokens), captured=trace)
     result = ANALYSIS.run(request)
@@ -339,7 +340,7 @@ def test_long_texts_are_measured_on_every_nth_query():
 
 def test_pairs_of_random_tokens():
     model = FakeModel()
-    pairs = random_tokens.draw_pairs(model, model.card)
+    pairs = random_tokens.draw_pairs(model, model.card, model.tokenize("a"))
     assert len(pairs) == random_tokens.PAIRS
     length = random_tokens.LENGTH
     for pair in pairs:
@@ -349,16 +350,16 @@ def test_pairs_of_random_tokens():
         np.testing.assert_array_equal(repeated[: length + 1], unrepeated[: length + 1])
         assert len(set(unrepeated.tolist())) == 2 * length + 1
         assert unrepeated[1:].max() < 128  # bytes that are text by themselves; no control tokens
-    again = random_tokens.draw_pairs(model, model.card)
+    again = random_tokens.draw_pairs(model, model.card, model.tokenize("a"))
     assert all((a.unrepeated.ids == b.unrepeated.ids).all() for a, b in zip(pairs, again, strict=True))
 
 
 def test_too_few_positions_for_random_tokens():
     model = FakeModel()
     short = dataclasses.replace(model.card, positions=41)
-    assert len(random_tokens.draw_pairs(model, short)[0].repeated) == 41
+    assert len(random_tokens.draw_pairs(model, short, model.tokenize("a"))[0].repeated) == 41
     with pytest.raises(Unavailable, match="has 16 positions"):
-        random_tokens.draw_pairs(model, dataclasses.replace(model.card, positions=16))
+        random_tokens.draw_pairs(model, dataclasses.replace(model.card, positions=16), model.tokenize("a"))
 
 
 # --------------------------------------------------------------------------------------------- results

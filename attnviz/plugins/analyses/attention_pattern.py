@@ -21,11 +21,13 @@ from attnviz.hooks import (
     AttentionPattern,
     BadInput,
     Bools,
+    Ints,
     LayerCapture,
     Param,
     Trace,
     hookimpl,
 )
+from attnviz.plugins.analyses.names import layer_name
 from attnviz.plugins.analyses.sinks import EXCLUDE_SINKS, Sinks, find_sinks, without_sinks
 
 EVERY_BYTES = 64_000_000
@@ -40,10 +42,12 @@ def run(request: AnalysisRequest) -> AttentionPattern:
     """The pattern asked for, and thumbnails of all heads."""
     trace = request.trace
     sinks = find_sinks(trace, request.tokens)
-    left_out = sinks.positions if request.params["exclude_sinks"] else ()
     layer, head = _selection(trace, request.params["layer"], request.params["head"])
     chosen = _chosen(trace, layer, head)
-    rows = _rows(request, trace.layer(chosen[0][0]))
+    capture = _one_stack([trace.layer(index) for index, _ in chosen], "mean over them")
+    excluded = sinks.of(capture) if request.params["exclude_sinks"] else ()
+    left_out = sinks.columns(capture) if excluded else ()
+    rows = _rows(request, capture)
     every, shares = _every(request, rows, left_out) if request.params["all_heads"] else (None, None)
     if len(chosen) == 1:
         raw, share = _one_pattern(request, *chosen[0], rows)
@@ -56,18 +60,20 @@ def run(request: AnalysisRequest) -> AttentionPattern:
         layer=layer,
         head=head,
         thumbnails=_thumbnails(trace),
-        causal=trace.layer(chosen[0][0]).causal,
+        thumbnail_sizes=_thumbnail_sizes(trace),
+        causal=capture.causal,
         generated_from=request.run.generated_from,
-        sinks=left_out,
+        sinks=excluded,
+        columns=capture.keys,
         missing=dict(trace.missing),
         visible=_visible(trace, sorted({index for index, _ in chosen}), rows),
         every=every,
         every_visible=_every_visible(trace, rows) if request.params["all_heads"] else None,
-        rows=None if len(weights) == len(request.tokens) else (rows.start, rows.stop),
+        rows=_row_span(capture, rows),
         sink_share=None if left_out else share,
         every_sink_share=None if left_out else shares,
-        info=_info(request, chosen, rows, weights, share, sinks, left_out),
-        warnings=_warnings(request, chosen, raw, sinks, left_out),
+        info=_info(request, chosen, rows, weights, share, sinks, excluded),
+        warnings=_warnings(request, chosen, raw, sinks, excluded),
     )
 
 
@@ -93,27 +99,57 @@ def _chosen(trace: Trace, layer: int | str, head: int | str) -> list[Head]:
     return chosen
 
 
-def _rows(request: AnalysisRequest, capture: LayerCapture) -> slice:
-    """The rows asked for, first to last.
+def _one_stack(captures: Sequence[LayerCapture], what: str) -> LayerCapture:
+    """The first of them, if all have the same rows and columns.
 
     Raises:
-        BadInput: not all, answer, or positions of this run; or there is no answer.
+        BadInput: they are of several stacks (encoder, decoder, cross).
     """
-    asked, count = request.params["rows"].strip(), len(capture.allowed)
-    if asked == "all":
-        return slice(0, count)
-    if asked == "answer":
-        first = request.run.generated_from
-        if first is None or first >= count:
-            raise BadInput("Parameter rows: this run has no answer. Expected all, or positions such as 0:10.")
-        return slice(max(first - 1, 0), max(count - 1, 1))  # row q predicts token q + 1
-    positions = re.fullmatch(r"(-?\d{0,9}):(-?\d{0,9})", asked)
-    start, stop, _ = slice(*(_position(text) for text in positions.groups())).indices(count) if positions else (0, 0, 1)
-    if start >= stop:
+    if len({(capture.row_span, capture.column_span) for capture in captures}) > 1:
         raise BadInput(
-            f"Parameter rows: expected all, answer, or positions such as 10:20 or -5: within 0:{count}, got {asked!r}."
+            f"The layers of this run have different rows and columns (encoder, decoder and cross), so there is no "
+            f"{what}. Choose one layer."
         )
-    return slice(start, stop)
+    return captures[0]
+
+
+def _rows(request: AnalysisRequest, capture: LayerCapture) -> slice:
+    """The rows of this layer that are asked for, first to last; positions are tokens of the run.
+
+    Raises:
+        BadInput: not all, answer, or positions of this run; there is no answer, or the layer has no rows of it.
+    """
+    asked, (first, stop) = request.params["rows"].strip(), capture.row_span
+    if asked == "all":
+        return slice(0, stop - first)
+    if asked == "answer":
+        begin = request.run.generated_from
+        if begin is None or begin >= len(request.tokens):
+            raise BadInput("Parameter rows: this run has no answer. Expected all, or positions such as 0:10.")
+        if begin > stop:
+            raise BadInput(
+                f"Parameter rows: the rows of this layer are tokens {first} to {stop - 1}, which the encoder reads; "
+                "the answer has its rows in layers of the decoder and in cross layers."
+            )
+        return slice(max(begin - 1, first) - first, max(stop - 1 - first, 1))  # row q predicts token q + 1
+    positions = re.fullmatch(r"(-?\d{0,9}):(-?\d{0,9})", asked)
+    given = slice(*(_position(text) for text in positions.groups())) if positions else slice(0, 0)
+    start, end, _ = given.indices(len(request.tokens))
+    start, end = max(start, first), min(end, stop)
+    if start >= end:
+        raise BadInput(
+            f"Parameter rows: expected all, answer, or positions such as 10:20 or -5: within {first}:{stop}, "
+            f"got {asked!r}."
+        )
+    return slice(start - first, end - first)
+
+
+def _row_span(capture: LayerCapture, rows: slice) -> tuple[int, int] | None:
+    """Tokens of the run that have a row; None = all of them."""
+    if capture.queries is None and rows.stop - rows.start == len(capture.allowed):
+        return None
+    first = capture.row_span[0]
+    return first + rows.start, first + rows.stop
 
 
 def _position(text: str) -> int | None:
@@ -154,14 +190,23 @@ def _mean_pattern(
 
 
 def _thumbnails(trace: Trace) -> NDArray[np.uint8]:
-    """[L, H, n, n]; zeros for a layer without attention, and beyond the heads of a layer that has fewer."""
-    pictures = [capture.thumbnail for capture in trace.layers if capture is not None]
-    edge = pictures[0].shape[1:]
-    stacked = np.zeros((len(trace.layers), trace.heads, *edge), dtype=np.uint8)
+    """[L, H, n, m]; zeros for a layer without attention, beyond the heads of a layer that has fewer, and beyond the
+    picture of a layer with fewer rows or columns.
+    """
+    shapes = [capture.thumbnail.shape[1:] for capture in trace.layers if capture is not None]
+    stacked = np.zeros((len(trace.layers), trace.heads, *np.max(shapes, axis=0)), dtype=np.uint8)
     for index, capture in enumerate(trace.layers):
         if capture is not None:
-            stacked[index, : capture.heads] = capture.thumbnail
+            heads, rows, columns = capture.thumbnail.shape
+            stacked[index, :heads, :rows, :columns] = capture.thumbnail
     return stacked
+
+
+def _thumbnail_sizes(trace: Trace) -> Ints | None:
+    """[L, 2] rows and columns of the small pictures where layers differ in them; 0 for a layer without attention."""
+    sizes = [(0, 0) if capture is None else capture.thumbnail.shape[1:] for capture in trace.layers]
+    different = len(set(sizes) - {(0, 0)}) > 1
+    return np.array(sizes, np.int64) if different else None
 
 
 def _every(
@@ -172,10 +217,11 @@ def _every(
     Also [L, H, Q] the share of learned sinks, NaN in a layer without one; None where no layer has one.
 
     Raises:
-        BadInput: it would be larger than EVERY_BYTES.
+        BadInput: it would be larger than EVERY_BYTES, or layers have different rows and columns.
     """
     trace = request.trace
     captures = [capture for capture in trace.layers if capture is not None]
+    _one_stack(captures, "picture of all heads together")
     shape = (len(trace.layers), trace.heads, rows.stop - rows.start, len(captures[0].seen_by))
     size = 2 * int(np.prod(shape, dtype=np.int64))
     if size > EVERY_BYTES:
@@ -235,34 +281,42 @@ def _info(
 ) -> tuple[str, ...]:
     trace = request.trace
     lines = [
-        f"{_subject(chosen, trace)}, {_extent(request, rows)}.",
+        f"{_subject(request, chosen)}, {_extent(request, chosen, rows)}.",
         _row_sums(share, left_out),
         _mask(request, chosen),
         sinks.describe(),
-        _treatment(weights, rows.start, left_out),
+        _treatment(weights, request.trace.layer(chosen[0][0]).row_span[0] + rows.start, left_out),
         "Small pictures: largest weight of each block, brightness = √weight in 256 steps, sinks always included.",
         f"Computed from what was captured in {trace.precision}.",
     ]
-    lines += [f"Layer {index} has no attention: {reason}" for index, reason in sorted(trace.missing.items())]
+    lines += [
+        f"Layer {layer_name(request, index)} has no attention: {reason}"
+        for index, reason in sorted(trace.missing.items())
+    ]
     return tuple(lines)
 
 
-def _extent(request: AnalysisRequest, rows: slice) -> str:
-    """How many tokens, and which of them have a row here."""
-    count = len(request.tokens)
-    if rows.stop - rows.start == count:
-        return f"{count} tokens"
+def _extent(request: AnalysisRequest, chosen: Sequence[Head], rows: slice) -> str:
+    """How many tokens, and which of them have a row or a column here."""
+    capture, count = request.trace.layer(chosen[0][0]), len(request.tokens)
     why = ", which predict the answer" if request.params["rows"].strip() == "answer" else ""
-    return f"rows {rows.start} to {rows.stop - 1} of {count} tokens{why}"
+    first = capture.row_span[0]
+    shown = f"rows {first + rows.start} to {first + rows.stop - 1} of {count} tokens{why}"
+    if capture.queries is not None:
+        start, stop = capture.column_span
+        return f"{shown}; columns {start} to {stop - 1}"
+    return f"{count} tokens" if rows.stop - rows.start == count else shown
 
 
-def _subject(chosen: Sequence[Head], trace: Trace) -> str:
+def _subject(request: AnalysisRequest, chosen: Sequence[Head]) -> str:
+    trace = request.trace
     layers = sorted({layer for layer, _ in chosen})
     heads = sorted({head for _, head in chosen})
+    name = layer_name(request, layers[0])
     if len(chosen) == 1:
-        return f"Layer {layers[0]}, head {heads[0]}: nothing was averaged"
+        return f"Layer {name}, head {heads[0]}: nothing was averaged"
     if len(layers) == 1:
-        return f"Layer {layers[0]}, mean of its {len(heads)} heads"
+        return f"Layer {name}, mean of its {len(heads)} heads"
     which = f"head {heads[0]} of" if len(chosen) == len(layers) and len(heads) == 1 else f"{len(chosen)} heads in"
     left = f" ({len(trace.missing)} layers without attention left out)" if trace.missing else ""
     return f"Mean of {which} {len(layers)} layers{left}"
@@ -288,6 +342,8 @@ def _mask(request: AnalysisRequest, chosen: Sequence[Head]) -> str:
     base = "causal: a query sees itself and earlier tokens" if causal == {True} else "every query sees every key"
     if len(causal) == 2:
         base = "some layers are causal, others are not"
+    if any(request.trace.layer(layer).row_span != request.trace.layer(layer).column_span for layer in layers):
+        base = "every token of the decoder sees every token of the encoder. Row q is the row that predicts token q + 1"
     window = f"; at most the last {', '.join(map(str, sorted(windows)))} in layers with a window" if windows else ""
     predicts = " Row q is the row that predicts token q + 1." if causal == {True} else ""
     return f"Mask: {base}{window}.{predicts}"
@@ -312,9 +368,10 @@ def _warnings(
     lines = ["Attention shows what is read, not why the answer came out: it is not an explanation by itself."]
     if len(chosen) > 1:
         lines.append("A mean hides heads that disagree; look at single heads before drawing a conclusion.")
-    share = float(raw[:, list(sinks.positions)].sum() / max(raw.sum(), np.finfo(np.float32).tiny))
+    capture = request.trace.layer(chosen[0][0])
+    share = float(raw[:, list(sinks.columns(capture))].sum() / max(raw.sum(), np.finfo(np.float32).tiny))
     if share > SINK_SHARE:
-        where = ", ".join(map(str, sinks.positions))
+        where = ", ".join(map(str, sinks.of(capture)))
         verb = "went" if left_out else "goes"
         lines.append(
             f"{share:.0%} of the weight of this view {verb} to sink positions {where}: a resting place, not an "

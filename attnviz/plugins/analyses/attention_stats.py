@@ -23,6 +23,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from attnviz.hooks import Analysis, AnalysisRequest, Bools, Floats, HeadScores, LayerCapture, hookimpl
+from attnviz.plugins.analyses.names import layer_name
 from attnviz.plugins.analyses.received import expected_column_sum
 from attnviz.plugins.analyses.sinks import EXCLUDE_SINKS, Sinks, find_sinks, sink_columns, without_sinks
 
@@ -71,12 +72,13 @@ def run(request: AnalysisRequest) -> HeadScores:
         if capture is None:
             continue
         request.progress(index / layers, f"layer {index} of {layers}")
-        rows = _remaining(capture, sinks.positions) if exclude else _captured(capture, sinks.positions)
+        columns = sinks.columns(capture)
+        rows = _remaining(capture, columns) if exclude else _captured(capture, columns)
         for name, values in _metrics(rows).items():
             metrics[name][index, : capture.heads] = values
         if learned:
             metrics[_LEARNED][index, : capture.heads] = _learned_sink_mass(capture)
-        looked_at[index] = _received(rows)
+        looked_at[index, slice(*capture.column_span)] = _received(rows)
     return HeadScores(
         metrics={name: values.astype(np.float32) for name, values in metrics.items()},
         units=units,
@@ -130,7 +132,7 @@ def _remaining(capture: LayerCapture, sinks: tuple[int, ...]) -> RowStatistics:
             counted[head, rows] = p.any(axis=1)
             entropy[head, rows] = -(p * np.log2(p, out=np.zeros_like(p), where=p > 0)).sum(axis=1)
             row_max[head, rows] = p.max(axis=1)
-            distance[head, rows] = (p * gap).sum(axis=1)
+            distance[head, rows] = np.nan if "distance" in capture.absent else (p * gap).sum(axis=1)
             column_sum[head] += p.sum(axis=0)
     mass = _captured(capture, sinks).sink_mass  # what was removed
     return RowStatistics(entropy, row_max, distance, column_sum, allowed, counted, expected, mass)
@@ -200,12 +202,31 @@ def _info(request: AnalysisRequest, sinks: Sinks, exclude: bool) -> tuple[str, .
         "Entropy, focus and max_weight leave out rows that see a single key: there is nothing to choose.",
         "Received attention is a mean over the heads of a layer; 1.0 = as much as a uniform head would give.",
         "Layer importance is the mean focus of the layer's heads.",
+        *_stack_lines(request),
         sinks.describe(),
         _treatment(sinks, exclude),
         f"Computed in {trace.precision}.",
     ]
-    lines += [f"Layer {index} has no attention: {reason}" for index, reason in sorted(trace.missing.items())]
+    lines += [
+        f"Layer {layer_name(request, index)} has no attention: {reason}"
+        for index, reason in sorted(trace.missing.items())
+    ]
     return tuple(lines)
+
+
+def _stack_lines(request: AnalysisRequest) -> list[str]:
+    """What is special about layers whose rows or columns are not all tokens."""
+    captures = [(index, layer) for index, layer in enumerate(request.trace.layers) if layer is not None]
+    lines = []
+    if any(layer.column_span != (0, len(request.tokens)) for _, layer in captures):
+        lines.append(
+            "Received attention exists for the tokens that are keys of a layer, and sinks are those of its stack."
+        )
+    reasons: dict[str, list[str]] = {}
+    for index, layer in captures:
+        if "distance" in layer.absent:
+            reasons.setdefault(layer.absent["distance"], []).append(layer_name(request, index))
+    return lines + [f"No mean distance in layers {', '.join(names)}. {reason}" for reason, names in reasons.items()]
 
 
 def _treatment(sinks: Sinks, exclude: bool) -> str:
@@ -213,9 +234,8 @@ def _treatment(sinks: Sinks, exclude: bool) -> str:
         return "Sinks are included in every figure."
     if not sinks.positions:
         return "Sinks were to be left out; there are none, so nothing was."
-    listed = ", ".join(map(str, sinks.positions))
     return (
-        f"Sinks left out: the columns {listed} are removed and each row is divided by its remainder, in every figure "
+        f"Sinks left out: {sinks.left_out()} are removed and each row is divided by its remainder, in every figure "
         "but sink_mass, the share that was removed. Rows that see only sinks are not counted."
     )
 

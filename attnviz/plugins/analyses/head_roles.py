@@ -16,9 +16,12 @@ and a head without a role on this input may have one on another.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
-from attnviz.hooks import Analysis, AnalysisRequest, Bools, Floats, HeadScores, Param, Trace, Want, hookimpl
+from attnviz.hooks import Analysis, AnalysisRequest, Bools, Floats, HeadScores, Param, Want, hookimpl
+from attnviz.plugins.analyses.names import layer_name
 from attnviz.plugins.analyses.random_tokens import Pair, draw_pairs
 from attnviz.plugins.analyses.role_nulls import (
     CHANCE,
@@ -28,7 +31,7 @@ from attnviz.plugins.analyses.role_nulls import (
     by_id_shuffled,
     by_position,
 )
-from attnviz.plugins.analyses.roles import MOST_QUERIES, ROLES, Sample, comparable, existing, query_step
+from attnviz.plugins.analyses.roles import MOST_QUERIES, ROLES, decoding, query_step
 from attnviz.plugins.analyses.sinks import find_sinks
 
 LEAST_EFFECT = {
@@ -77,15 +80,15 @@ def run(request: AnalysisRequest) -> HeadScores:
     window = request.params["window"]
     pairs: list[Pair] = []
     if request.params["ground"] == RANDOM:
-        pairs = draw_pairs(request.model, request.card)
+        pairs = draw_pairs(request.model, request.card, request.tokens)
         evidence = _on_random_tokens(request, pairs, window)
     else:
-        sample = Sample(comparable(request.tokens), request.trace)
+        sample = decoding(request.tokens, request.trace)
         request.progress(0.1, "roles by position")
         evidence = by_position([sample], window)
         request.progress(0.5, "roles by token")
         evidence |= by_id_shuffled(sample)
-    labels = _labels(evidence, request.trace)
+    labels = _labels(evidence)
     return HeadScores(
         metrics={name: values.astype(np.float32) for name, values in _metrics(evidence).items()},
         units={name: _unit(name) for name in _metrics(evidence)},
@@ -100,8 +103,8 @@ def _on_random_tokens(request: AnalysisRequest, pairs: list[Pair], window: int) 
     want = Want(thumbnail=1)
     for number, pair in enumerate(pairs):
         request.progress(number / (len(pairs) + 1), f"random tokens, pair {number + 1} of {len(pairs)}")
-        repeated.append(Sample(comparable(pair.repeated), request.model.trace(pair.repeated, want)))
-        unrepeated.append(request.model.trace(pair.unrepeated, want))
+        repeated.append(decoding(pair.repeated, request.model.trace(pair.repeated, want)))
+        unrepeated.append(decoding(pair.unrepeated, request.model.trace(pair.unrepeated, want)).trace)
     request.progress(len(pairs) / (len(pairs) + 1), "scores")
     return by_position(repeated, window) | by_id_paired(repeated, unrepeated)
 
@@ -130,15 +133,14 @@ def _narrower(evidence: dict[str, Evidence]) -> Bools:
     return has_role(evidence["previous_token"], "previous_token") | has_role(evidence["self"], "self")
 
 
-def _labels(evidence: dict[str, Evidence], trace: Trace) -> Labels:
+def _labels(evidence: dict[str, Evidence]) -> Labels:
     """ "layer.head" -> roles. A head that looks at the previous token or itself is not called local as well."""
     found = {role: has_role(evidence[role], role) for role in ROLES}
     found["local_window"] &= ~_narrower(evidence)
     labels: Labels = {}
-    for layer, head in np.argwhere(existing(trace)):
+    for layer, head in np.argwhere(np.logical_or.reduce(list(found.values()))):
         roles = tuple(role for role in ROLES if found[role][layer, head])
-        if roles:
-            labels[f"{layer}.{head}"] = roles
+        labels[f"{layer}.{head}"] = roles
     return labels
 
 
@@ -151,7 +153,8 @@ def _info(
     trace, window = request.trace, request.params["window"]
     lines = [_ground(request, pairs)]
     taken = {"local_window": _narrower(evidence)}
-    lines += [_role_line(role, evidence[role], labels, taken.get(role), bool(pairs)) for role in ROLES]
+    names = [layer_name(request, index) for index in range(len(trace.layers))]
+    lines += [_role_line(role, evidence[role], labels, taken.get(role), names, random=bool(pairs)) for role in ROLES]
     lines += [
         "Scores are mean weights on: the token before (previous token), position 0 (first token), itself (self), "
         "earlier copies of the same token (duplicate token), tokens that followed an earlier copy (induction), tokens "
@@ -166,36 +169,52 @@ def _info(
         "labelled previous token or self is not labelled local window as well.",
         f"Sinks are included; a learned sink beside the keys takes its share. Computed in {trace.precision}.",
     ]
-    lines += [f"Layer {index} has no attention: {reason}" for index, reason in sorted(trace.missing.items())]
+    lines += [
+        f"Layer {layer_name(request, index)} has no attention: {reason}"
+        for index, reason in sorted(trace.missing.items())
+    ]
     return tuple(lines)
 
 
 def _ground(request: AnalysisRequest, pairs: list[Pair]) -> str:
     if not pairs:
-        count = len(request.tokens)
+        count = len(request.tokens) - (request.tokens.decoder_from or 0)
         step = query_step(count)
         part = "" if step == 1 else f" One query row in {step} is measured, at most {MOST_QUERIES}."
-        return f"Measured on this run, {count} tokens.{part}"
-    tokens = pairs[0].repeated
-    length = len(tokens) // 2
-    first = (
-        f"after {tokens.labels[0]}" if tokens.special[0] else "with no control token before them (none is usual here)"
-    )
+        return f"Measured on this run, {count} tokens{_stacks(request)}.{part}"
+    tokens, length = pairs[0].repeated, pairs[0].length
+    start = tokens.decoder_from or 0
+    first = "with no control token before them (none is usual here)"
+    if tokens.special[start]:
+        first = f"after {tokens.labels[start]}"
+    text = "text" if tokens.decoder_from is None else "target"
     return (
-        f"Measured on {len(pairs)} texts of {length} random tokens written twice, {first}; the text of this run plays "
-        "no part. Every score is a mean over them."
+        f"Measured on {len(pairs)} texts of {length} random tokens written twice, {first}{_stacks(request)}; the "
+        f"{text} of this run plays no part. Every score is a mean over them."
     )
 
 
-def _role_line(role: str, evidence: Evidence, labels: Labels, taken: Bools | None, random: bool) -> str:
+def _stacks(request: AnalysisRequest) -> str:
+    """Which layers have roles, of a model with encoder and decoder."""
+    if request.tokens.decoder_from is None:
+        return ""
+    return (
+        " of the decoder: roles are looked for in its attention to its own tokens, position 0 being the one it starts "
+        "with; layers of the encoder and cross layers have no numbers"
+    )
+
+
+def _role_line(
+    role: str, evidence: Evidence, labels: Labels, taken: Bools | None, names: Sequence[str], *, random: bool
+) -> str:
     """The heads that have the role, or the one that comes nearest among those not taken by a narrower one."""
     title = TITLES[role]
     if np.isnan(evidence.score).all():
         return f"{title}: not active on this input: {_INACTIVE[role]}."
     heads = [tuple(map(int, key.split("."))) for key, roles in labels.items() if role in roles]
     order = sorted(heads, key=lambda at: (-evidence.score[at], at))
-    listed = ", ".join(_head(at, evidence) for at in order[:TOP])
-    idle = _idle_layers(evidence)
+    listed = ", ".join(_head(at, evidence, names) for at in order[:TOP])
+    idle = _idle_layers(evidence, names)
     if heads:
         more = f", and {len(heads) - TOP} more" if len(heads) > TOP else ""
         return f"{title}: {listed}{more}.{idle}"
@@ -203,24 +222,26 @@ def _role_line(role: str, evidence: Evidence, labels: Labels, taken: Bools | Non
     if np.isnan(left).all():
         return f"{title}: every head is labelled previous token or self.{idle}"
     best = np.unravel_index(int(np.nanargmax(left)), left.shape)
-    highest = f"highest {_head((int(best[0]), int(best[1])), evidence)}"
+    highest = f"highest {_head((int(best[0]), int(best[1])), evidence, names)}"
     if 1 / (1 + evidence.draws) > CHANCE[role]:
         elsewhere = "" if random else f' Measure on "{RANDOM}" instead.'
         return f"{title}: this text is too short to tell a role from chance; {highest}.{elsewhere}{idle}"
     return f"{title}: no head is labelled; {highest}.{idle}"
 
 
-def _head(at: tuple[int, ...], evidence: Evidence) -> str:
+def _head(at: tuple[int, ...], evidence: Evidence, names: Sequence[str]) -> str:
     """For example: L3H1 0.98 (null 0.02, effect 0.98)."""
+    layer = f"L{at[0]}" if names[at[0]] == str(at[0]) else f"{names[at[0]]} "
     effect = evidence.effect[at]
     shown = "none" if np.isnan(effect) else f"{effect:.2f}"
-    return f"L{at[0]}H{at[1]} {evidence.score[at]:.2f} (null {evidence.null[at]:.2f}, effect {shown})"
+    return f"{layer}H{at[1]} {evidence.score[at]:.2f} (null {evidence.null[at]:.2f}, effect {shown})"
 
 
-def _idle_layers(evidence: Evidence) -> str:
+def _idle_layers(evidence: Evidence, names: Sequence[str]) -> str:
     """Layers with attention in which the role never applies, such as those with a narrow window."""
-    idle = [i for i, queries in enumerate(evidence.queries) if queries == 0 and evidence.attends[i]]
-    return f" Not active in layers {', '.join(map(str, idle))}." if idle else ""
+    layers = zip(names, evidence.queries, evidence.attends, strict=True)
+    idle = [name for name, queries, attends in layers if attends and not queries]
+    return f" Not active in layers {', '.join(idle)}." if idle else ""
 
 
 def _null_line(random: bool) -> str:

@@ -45,7 +45,8 @@ def run(request: AnalysisRequest) -> LensTable:
             "would say nothing about position p + 1. Choose a causal language model."
         )
     params, tokens = request.params, request.tokens
-    positions = _positions(params["first"], params["last"], len(tokens), request.run.generated_from)
+    start = tokens.decoder_from or 0
+    positions = _positions(params["first"], params["last"], len(tokens), request.run.generated_from, start)
     targets = _targets(params["target"], request.model, tokens, positions)
     request.progress(0.0, f"logit lens of {len(positions)} positions")
     table = request.model.lens(
@@ -58,20 +59,22 @@ def run(request: AnalysisRequest) -> LensTable:
     )
 
 
-def _positions(first: int | None, last: int | None, count: int, generated_from: int | None) -> range:
-    """Positions to look at. Nothing given: the answer with the position before it, else the end of the prompt.
+def _positions(first: int | None, last: int | None, count: int, generated_from: int | None, start: int = 0) -> range:
+    """Positions to look at, from `start` on, where the decoder's begin. Nothing given: the answer with the position
+    before it, else the end of the prompt.
 
     Raises:
         BadInput: outside the run, or the wrong way round.
     """
     for name, value in (("first", first), ("last", last)):
-        if value is not None and not 0 <= value < count:
-            raise BadInput(f"Parameter {name}: expected a position from 0 to {count - 1}, got {value}.")
-    if first is None and last is None and generated_from is not None and count > POSITIONS:
-        first = min(max(generated_from - 1, 0), count - 1)
+        if value is not None and not start <= value < count:
+            source = " (what comes before is read by the encoder, and only the decoder predicts)" if start else ""
+            raise BadInput(f"Parameter {name}: expected a position from {start} to {count - 1}{source}, got {value}.")
+    if first is None and last is None and generated_from is not None and count - start > POSITIONS:
+        first = min(max(generated_from - 1, start), count - 1)
     if first is None:
         stop = count - 1 if last is None else last
-        first, last = max(0, stop - POSITIONS + 1), stop
+        first, last = max(start, stop - POSITIONS + 1), stop
     elif last is None:
         last = min(count - 1, first + POSITIONS - 1)
     assert last is not None
@@ -91,9 +94,9 @@ def _targets(target: str, model: Model, tokens: Tokens, positions: Sequence[int]
 
 
 def _info(request: AnalysisRequest, table: LensTable, positions: range, targets: Sequence[int]) -> tuple[str, ...]:
-    count = len(request.tokens)
-    shown = f"Positions {positions[0]} to {positions[-1]} of 0 to {count - 1}"
-    cut = f"; up to {POSITIONS} are shown unless you set first and last" if len(positions) < count else ""
+    count, start = len(request.tokens), request.tokens.decoder_from or 0
+    shown = f"Positions {positions[0]} to {positions[-1]} of {start} to {count - 1}"
+    cut = f"; up to {POSITIONS} are shown unless you set first and last" if len(positions) < count - start else ""
     blocks = request.params["sites"] == "blocks"
     depth = "after each block" if blocks else "after attention and after the MLP of each block"
     return (

@@ -2,7 +2,8 @@
 
 A pair shares its first half. Repeated: BOS x x; unrepeated: BOS x y, where x and y are N ordinary tokens each, all
 different, drawn with a fixed seed (Olsson et al. 2022 measure induction heads on such repetitions). BOS stands for the
-control token that the tokenizer itself puts before a text; where it puts none, there is none.
+control token that the tokenizer itself puts before a text; where it puts none, there is none. A model with encoder and
+decoder keeps the source of the run, and its decoder gets these tokens after the ones it starts with.
 """
 
 from __future__ import annotations
@@ -26,14 +27,15 @@ _SEED = 0
 
 @dataclass(frozen=True)
 class Pair:
-    """Two texts that differ in their second half only."""
+    """Two texts that differ in their second half only. `length`: tokens of x and of y."""
 
     repeated: Tokens
     unrepeated: Tokens
+    length: int
 
 
-def draw_pairs(model: Model, card: ModelCard) -> list[Pair]:
-    """PAIRS pairs, the same every time for one model.
+def draw_pairs(model: Model, card: ModelCard, run: Tokens) -> list[Pair]:
+    """PAIRS pairs, the same every time for one model (and one source, where it has an encoder).
 
     Raises:
         Unavailable: the model has too few positions or its tokenizer too few ordinary tokens.
@@ -41,9 +43,10 @@ def draw_pairs(model: Model, card: ModelCard) -> list[Pair]:
     if not card.vocabulary:
         raise Unavailable(f"{card.name} reads numbers: there are no tokens to draw. Measure on this run instead.")
     rng = np.random.default_rng(_SEED)
-    first = control_token(model)
+    before = _before(model, run)
     pool = ordinary_ids(model, card.vocabulary, rng)
-    room = LENGTH if card.positions is None else (card.positions - (first is not None)) // 2
+    taken = len(before.ids) - (before.decoder_from or 0)
+    room = LENGTH if card.positions is None else (card.positions - taken) // 2
     length = min(LENGTH, room, len(pool) // 2)
     if length < LEAST_LENGTH:
         raise Unavailable(
@@ -54,8 +57,29 @@ def draw_pairs(model: Model, card: ModelCard) -> list[Pair]:
     for _ in range(PAIRS):
         drawn = [int(i) for i in rng.permutation(pool)[: 2 * length]]
         x, y = drawn[:length], drawn[length:]
-        pairs.append(Pair(_tokens(model, first, [*x, *x]), _tokens(model, first, [*x, *y])))
+        pairs.append(Pair(_tokens(model, before, [*x, *x]), _tokens(model, before, [*x, *y]), length))
     return pairs
+
+
+def _before(model: Model, run: Tokens) -> Tokens:
+    """What stands before the random tokens: the control token of a text, or the source and what the decoder starts
+    with.
+    """
+    if run.decoder_from is None:
+        first = control_token(model)
+        return _bare(model, [] if first is None else [first], special=True)
+    start = run.decoder_from
+    while start < len(run) and run.special[start]:
+        start += 1
+    return Tokens(
+        ids=run.ids[:start],
+        labels=run.labels[:start],
+        offsets=np.full((start, 2), -1, np.int64),
+        special=run.special[:start],
+        text="",
+        values=run.values,
+        decoder_from=run.decoder_from,
+    )
 
 
 def control_token(model: Model) -> int | None:
@@ -88,15 +112,26 @@ def _is_text(model: Model, token_id: int, text: str) -> bool:
     return bool(((tokens.ids == token_id) & ~tokens.special).any())
 
 
-def _tokens(model: Model, first: int | None, ids: list[int]) -> Tokens:
-    """These ids, after the control token if there is one; they are no text, so they have no places in one."""
-    every = ids if first is None else [first, *ids]
-    special = np.zeros(len(every), dtype=np.bool_)
-    special[0] = first is not None
+def _tokens(model: Model, before: Tokens, ids: list[int]) -> Tokens:
+    """These ids after what stands before them; they are no text, so they have no places in one."""
+    added = _bare(model, ids, special=False)
     return Tokens(
-        ids=np.array(every, np.int64),
-        labels=tuple(model.label(i) for i in every),
-        offsets=np.full((len(every), 2), -1, np.int64),
-        special=special,
+        ids=np.concatenate([before.ids, added.ids]),
+        labels=before.labels + added.labels,
+        offsets=np.concatenate([before.offsets, added.offsets]),
+        special=np.concatenate([before.special, added.special]),
+        text="",
+        values=before.values,
+        decoder_from=before.decoder_from,
+    )
+
+
+def _bare(model: Model, ids: list[int], *, special: bool) -> Tokens:
+    """Ids without a text, all of them control tokens or none."""
+    return Tokens(
+        ids=np.array(ids, np.int64),
+        labels=tuple(model.label(i) for i in ids),
+        offsets=np.full((len(ids), 2), -1, np.int64),
+        special=np.full(len(ids), special),
         text="",
     )

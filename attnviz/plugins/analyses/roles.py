@@ -41,6 +41,21 @@ class Sample:
     trace: Trace
 
 
+def decoding(tokens: Tokens, trace: Trace) -> Sample:
+    """What roles are defined for: a text and the attention between its tokens.
+
+    Of a model with encoder and decoder that is the decoder's attention to its own tokens; the other layers are left
+    out.
+    """
+    start, layers = tokens.decoder_from or 0, list(trace.layers)
+    missing, own = dict(trace.missing), (start, len(tokens))
+    for index, capture in enumerate(layers):
+        if capture is not None and (capture.row_span, capture.column_span) != (own, own):
+            layers[index] = None
+            missing[index] = "it is not the decoder's attention to its own tokens."
+    return Sample(comparable(tokens)[start:], Trace(tuple(layers), missing, trace.precision))
+
+
 def comparable(tokens: Tokens) -> Ints:
     """[S] ids in which every control token, and every token without an id, has a (negative) number of its own.
 

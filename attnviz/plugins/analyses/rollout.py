@@ -8,6 +8,10 @@ heads and I the identity, which stands for the residual stream:
 R[q, k] is the share of position q after layer n that came from the token at k; rows sum to 1, and a causal model never
 takes anything from later tokens. A layer without attention moves nothing between positions: its Â is I.
 
+Of a model with encoder and decoder R covers source and target together. A layer of the encoder or of the decoder
+changes the rows of its own tokens as above; cross layer n, which works right after layer n of the decoder, adds the
+rows of the source to those of the target in the same way, R[target] ← (M·R[source] + R[target]) / (row sum of M + 1).
+
 Misleads because values, MLPs and norms are left out, heads are averaged whether or not they matter, and the residual
 stream is given exactly one half in every layer. With depth the product drifts towards the tokens every layer can see.
 """
@@ -18,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from attnviz.hooks import Analysis, AnalysisRequest, BadInput, LayerCapture, Param, TokenMatrix, Trace, hookimpl
+from attnviz.plugins.analyses.names import layer_name
 from attnviz.plugins.analyses.sinks import EXCLUDE_SINKS, Sinks, find_sinks, without_sinks
 
 _ROWS = 256  # query rows of a head recomputed in one go
@@ -33,23 +38,35 @@ def run(request: AnalysisRequest) -> TokenMatrix:
     """
     trace, count = request.trace, len(request.tokens)
     sinks = find_sinks(trace, request.tokens)
-    left_out = sinks.positions if request.params["exclude_sinks"] else ()
+    exclude = bool(request.params["exclude_sinks"])
     last = _last_layer(trace, request.params["through_layer"])
     rolled = np.eye(count)
-    for index in range(last + 1):
-        request.progress(index / (last + 1), f"layer {index} of {last + 1}")
+    order = _order(request, last)
+    for step, index in enumerate(order):
+        request.progress(step / len(order), f"layer {step} of {len(order)}")
         capture = trace.layers[index]
         if capture is not None:
-            rolled = with_residual(mean_of_heads(capture, left_out)) @ rolled
+            mean = mean_of_heads(capture, sinks.columns(capture) if exclude else ())
+            pass_on(rolled, mean, slice(*capture.row_span), slice(*capture.column_span))
+    left_out = sinks.positions if exclude else ()
     positions = np.arange(count)
     return TokenMatrix(
         scores=rolled.astype(np.float32),
         rows=positions,
         columns=positions,
         unit="share",
-        info=_info(request, last, sinks, left_out),
+        info=_info(request, last, sinks),
         warnings=_warnings(trace, last, left_out),
     )
+
+
+def _order(request: AnalysisRequest, last: int) -> list[int]:
+    """Layers in the order in which they work, up to `last`: a cross layer comes right after that of the decoder."""
+    cards = request.card.layers[: len(request.trace.layers)]
+    turns = {card.index: (card.stack in ("decoder", "cross"), card.number or 0, card.index) for card in cards}
+    single = all(not card.stack for card in cards)
+    order = list(range(len(request.trace.layers))) if single else sorted(turns, key=lambda index: turns[index])
+    return order[: order.index(last) + 1]
 
 
 def _last_layer(trace: Trace, asked: int | None) -> int:
@@ -83,6 +100,14 @@ def mean_of_heads(capture: LayerCapture, left_out: tuple[int, ...] = ()) -> Squa
     return mean
 
 
+def pass_on(rolled: Square, mean: Square, rows: slice, columns: slice) -> None:
+    """One layer: `rolled` [T, T] changes in place in the rows that are the layer's queries. mean [Q, K]"""
+    if rows == columns:
+        rolled[rows] = with_residual(mean) @ rolled[rows]
+    else:
+        rolled[rows] = (mean @ rolled[columns] + rolled[rows]) / (1 + mean.sum(axis=1, keepdims=True))
+
+
 def with_residual(mean: Square) -> Square:
     """Â [S, S]: the mean pattern and the residual stream in equal parts, each row divided by its sum.
 
@@ -96,34 +121,50 @@ def with_residual(mean: Square) -> Square:
 # --------------------------------------------------------------------------------------------- words
 
 
-def _info(request: AnalysisRequest, last: int, sinks: Sinks, left_out: tuple[int, ...]) -> tuple[str, ...]:
+def _info(request: AnalysisRequest, last: int, sinks: Sinks) -> tuple[str, ...]:
     trace = request.trace
-    causal = all(layer.causal for layer in trace.layers[: last + 1] if layer is not None)
+    captures = [layer for layer in trace.layers[: last + 1] if layer is not None]
+    causal = all(layer.causal for layer in captures)
     mask = "causal: later tokens are exactly 0" if causal else "every query may see later tokens in some layer"
+    if any(layer.row_span != (0, len(request.tokens)) for layer in captures):
+        mask = "the encoder sees its whole text; the decoder is causal: later tokens of the target are exactly 0"
     lines = [
-        f"Attention rollout from the embedding through layer {last} of 0 to {len(trace.layers) - 1} "
-        "(Abnar & Zuidema 2020).",
+        f"Attention rollout from the embedding through layer {layer_name(request, last)} of {layer_name(request, 0)} "
+        f"to {layer_name(request, len(trace.layers) - 1)} (Abnar & Zuidema 2020).",
+        *_stack_lines(request),
         "Row: a position after that layer; column: the token its content came from. Shares from 0 to 1; each row "
         "sums to 1.",
         "Each layer is the mean of its heads and the residual stream in equal parts, rows divided by their sum; layers "
         "are multiplied in float64.",
         f"Mask: {mask}.",
         sinks.describe(),
-        _treatment(sinks, left_out, exclude=bool(request.params["exclude_sinks"])),
+        _treatment(sinks, exclude=bool(request.params["exclude_sinks"])),
         f"Computed from what was captured in {trace.precision}.",
     ]
-    lines += [f"Layer {index} has no attention: {reason}" for index, reason in sorted(trace.missing.items())]
+    lines += [
+        f"Layer {layer_name(request, index)} has no attention: {reason}"
+        for index, reason in sorted(trace.missing.items())
+    ]
     return tuple(lines)
 
 
-def _treatment(sinks: Sinks, left_out: tuple[int, ...], *, exclude: bool) -> str:
+def _stack_lines(request: AnalysisRequest) -> list[str]:
+    if not any(card.stack for card in request.card.layers):
+        return []
+    return [
+        "Source and target together: rows of the source are positions of the encoder, rows of the target positions of "
+        "the decoder, whose cross layers take from the source in equal parts with what is there. Layers are taken in "
+        "the order in which they work: the encoder's, then decoder 0, cross 0, decoder 1, cross 1 and so on."
+    ]
+
+
+def _treatment(sinks: Sinks, *, exclude: bool) -> str:
     if not exclude:
         return "Sinks are included."
     if not sinks.positions:
         return "Sinks were to be left out; there are none, so nothing was."
-    listed = ", ".join(map(str, left_out))
     return (
-        f"Sinks left out: in every head the columns {listed} are removed and each row is divided by its remainder; a "
+        f"Sinks left out: in every head {sinks.left_out()} are removed and each row is divided by its remainder; a "
         "position that sees nothing else keeps what it has. What a sink keeps of itself is the residual stream."
     )
 

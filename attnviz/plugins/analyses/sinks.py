@@ -3,10 +3,14 @@
 Found, not assumed: a key is a sink when, in at least SHARE of all heads, it receives more than MULTIPLE times what a
 uniform head would give it (see received.py). The first position is listed as well where it is a control token or where
 every query sees it (causal models): Xiao et al. 2023, "Efficient Streaming Language Models with Attention Sinks".
+
+Of a model with encoder and decoder every stack (encoder, decoder, cross) is looked at by itself: a token may be a sink
+in one and none in another.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -33,9 +37,13 @@ EXCLUDE_SINKS = Param(
 )
 
 
+Spans = tuple[tuple[int, int], tuple[int, int]]
+"""Tokens of the run that are the rows, and the columns, of a stack's layers."""
+
+
 @dataclass(frozen=True)
-class Sinks:
-    """`detected` by their received attention; `listed` because of where they stand (BOS, first position)."""
+class Found:
+    """Sinks of one stack, as tokens of the run: by their received attention, or because of where they stand."""
 
     detected: tuple[int, ...]
     listed: tuple[int, ...]
@@ -44,30 +52,95 @@ class Sinks:
     def positions(self) -> tuple[int, ...]:
         return tuple(sorted({*self.detected, *self.listed}))
 
+
+@dataclass(frozen=True)
+class Sinks:
+    """Sinks of every stack; most models have one."""
+
+    stacks: Mapping[Spans, Found]
+
+    @property
+    def detected(self) -> tuple[int, ...]:
+        """By their received attention, in any stack."""
+        return tuple(sorted({position for found in self.stacks.values() for position in found.detected}))
+
+    @property
+    def listed(self) -> tuple[int, ...]:
+        """Because of where they stand (BOS, first position), in any stack."""
+        return tuple(sorted({position for found in self.stacks.values() for position in found.listed}))
+
+    @property
+    def positions(self) -> tuple[int, ...]:
+        """Tokens of the run that are sinks in any stack."""
+        return tuple(sorted({*self.detected, *self.listed}))
+
+    def of(self, capture: LayerCapture) -> tuple[int, ...]:
+        """Tokens of the run that are sinks in the stack of this layer."""
+        return self.stacks[_spans(capture)].positions
+
+    def columns(self, capture: LayerCapture) -> tuple[int, ...]:
+        """The same as columns of this layer."""
+        return tuple(position - capture.column_span[0] for position in self.of(capture))
+
+    def left_out(self) -> str:
+        """What is removed where sinks are left out."""
+        several = len(self.stacks) > 1
+        return "the sinks of each layer's own stack" if several else f"the columns {_words(self.positions)}"
+
     def describe(self) -> str:
         """One line that says how they were found."""
         rule = f"more than {MULTIPLE:g} times the uniform weight in at least {SHARE:.0%} of the heads"
+        if len(self.stacks) > 1:
+            said = "; ".join(_by_stack(spans, found) for spans, found in self.stacks.items())
+            return f"Sinks, of each stack (a key that receives {rule}, or BOS or first position): {said}."
         found = f"positions {_words(self.detected)} receive {rule}" if self.detected else f"no key receives {rule}"
         listed = f"; listed as BOS or first position: {_words(self.listed)}" if self.listed else ""
         return f"Sinks: {found}{listed}."
 
 
+def _by_stack(spans: Spans, found: Found) -> str:
+    queries, keys = spans
+    name = "cross" if queries != keys else "decoder" if queries[0] else "encoder"
+    return f"{name} {_words(found.positions) or 'none'}"
+
+
+def _spans(capture: LayerCapture) -> Spans:
+    return capture.row_span, capture.column_span
+
+
 def find_sinks(trace: Trace, tokens: Tokens) -> Sinks:
-    """Sink positions of a run, one set for all layers and heads.
+    """Sink positions of a run, one set for all layers and heads of a stack.
 
     Raises:
         BadInput: no layer has attention.
         ShapeError: a layer attends over something other than the tokens of the run.
     """
-    captures = [layer for layer in trace.layers if layer is not None]
-    if not captures:
+    stacks: dict[Spans, list[LayerCapture]] = {}
+    for index, capture in enumerate(trace.layers):
+        if capture is None:
+            continue
+        _check_spans(index, capture, tokens)
+        stacks.setdefault(_spans(capture), []).append(capture)
+    if not stacks:
         reasons = "; ".join(dict.fromkeys(trace.missing.values()))
         raise BadInput(f"No layer of this model has attention: {reasons or 'it has no layers.'}")
-    for index, capture in enumerate(trace.layers):
-        if capture is not None and {len(capture.allowed), len(capture.seen_by)} != {len(tokens)}:
+    return Sinks({spans: _find(captures, tokens, spans[1]) for spans, captures in stacks.items()})
+
+
+def _check_spans(index: int, capture: LayerCapture, tokens: Tokens) -> None:
+    whole = (0, len(tokens))
+    for given, span in ((capture.queries, capture.row_span), (capture.keys, capture.column_span)):
+        fits = span == whole if given is None else 0 <= span[0] <= span[1] <= len(tokens)
+        if not fits:
             shape = [len(capture.allowed), len(capture.seen_by)]
             raise ShapeError(f"Attention of layer {index}", f"{[len(tokens)] * 2}, the tokens of the run", shape)
-    return Sinks(detected=_detected(captures), listed=_listed(captures, tokens))
+
+
+def _find(captures: list[LayerCapture], tokens: Tokens, keys: tuple[int, int]) -> Found:
+    """Sinks of the layers of one stack, whose columns are the tokens `keys`."""
+    detected = (keys[0] + column for column in _detected(captures))
+    listed = (keys[0] + column for column in _listed(captures, tokens, keys))
+    return Found(tuple(detected), tuple(listed))
 
 
 def _detected(captures: list[LayerCapture]) -> tuple[int, ...]:
@@ -81,13 +154,14 @@ def _detected(captures: list[LayerCapture]) -> tuple[int, ...]:
     return tuple(int(k) for k in np.flatnonzero(votes >= SHARE * heads))
 
 
-def _listed(captures: list[LayerCapture], tokens: Tokens) -> tuple[int, ...]:
-    if not len(tokens):
+def _listed(captures: list[LayerCapture], tokens: Tokens, keys: tuple[int, int]) -> tuple[int, ...]:
+    ids, special = tokens.ids[slice(*keys)], tokens.special[slice(*keys)]
+    if not len(ids):
         return ()
-    if tokens.special[0] and tokens.ids[0] < 0:  # of a model that reads numbers, such as CLS
+    if special[0] and ids[0] < 0:  # of a model that reads numbers, such as CLS
         return (0,)
-    if tokens.special[0]:  # BOS, wherever it comes again
-        return tuple(int(k) for k in np.flatnonzero(tokens.ids == tokens.ids[0]))
+    if special[0]:  # BOS, wherever it comes again
+        return tuple(int(k) for k in np.flatnonzero(ids == ids[0]))
     return (0,) if all(capture.causal for capture in captures) else ()
 
 

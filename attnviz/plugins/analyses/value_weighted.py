@@ -27,6 +27,7 @@ from attnviz.hooks import (
     Want,
     hookimpl,
 )
+from attnviz.plugins.analyses.names import layer_name
 from attnviz.plugins.analyses.sinks import find_sinks
 
 
@@ -40,20 +41,19 @@ def run(request: AnalysisRequest) -> TokenMatrix:
     trace = request.trace
     index = int(request.params["layer"])
     capture = trace.layer(index)
-    norms = _norms(capture, index)
+    norms = _norms(capture, layer_name(request, index))
     heads = _heads(capture, index, request.params["head"])
-    positions = np.arange(len(request.tokens))
     return TokenMatrix(
         scores=_mean(capture, norms, heads),
-        rows=positions,
-        columns=positions,
+        rows=np.arange(*capture.row_span),
+        columns=np.arange(*capture.column_span),
         unit="length of the vector added, in the model's own units",
         info=_info(request, trace, index, heads, norms),
         warnings=_warnings(heads),
     )
 
 
-def _norms(capture: LayerCapture, layer: int) -> NDArray[np.float32]:
+def _norms(capture: LayerCapture, layer: str) -> NDArray[np.float32]:
     """[H, K] ‖v_k · W_O,h‖."""
     if capture.value_norm is None:
         reason = capture.absent.get("value_norm", "this backend does not give it.")
@@ -85,10 +85,13 @@ def _info(
     request: AnalysisRequest, trace: Trace, layer: int, heads: range, norms: NDArray[np.float32]
 ) -> tuple[str, ...]:
     subject = f"head {heads[0]}: nothing was averaged" if len(heads) == 1 else f"mean over its {len(heads)} heads"
-    mask = "a query sees itself and earlier tokens" if trace.layer(layer).causal else "queries see later tokens as well"
-    mask += "; only those within its window" if trace.layer(layer).visible is not None else ""
+    capture = trace.layer(layer)
+    mask = "a query sees itself and earlier tokens" if capture.causal else "queries see later tokens as well"
+    if capture.row_span != capture.column_span:
+        mask = "queries are tokens of the decoder, and see every token of the encoder"
+    mask += "; only those within its window" if capture.visible is not None else ""
     return (
-        f"Layer {layer}, {subject}; {len(request.tokens)} tokens. Rows are queries, columns keys.",
+        f"Layer {layer_name(request, layer)}, {subject}; {len(request.tokens)} tokens. Rows are queries, columns keys.",
         "Number: attention weight × length of the key's value behind the output projection, ‖A·v·W_O‖ (Kobayashi et "
         "al. 2020): how long a vector this key adds to the query. Rows do not sum to 1.",
         "Taken right behind the output projection: its bias, and a norm or factor after it, are not in it.",
@@ -101,7 +104,7 @@ def _info(
 def _sink_line(request: AnalysisRequest, trace: Trace, layer: int, heads: range, norms: NDArray[np.float32]) -> str:
     """What sinks hold of the weight, and of the lengths."""
     sinks = find_sinks(trace, request.tokens)
-    columns = list(sinks.positions)
+    columns = list(sinks.columns(trace.layer(layer)))
     weight = trace.layer(layer).column_sum[list(heads)].astype(np.float64)  # [h, K]
     length = weight * norms[list(heads)]
     if not columns or not length.sum():

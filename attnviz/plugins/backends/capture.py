@@ -259,7 +259,7 @@ def precision_of(captured: dict[int, LayerCapture], level: Level) -> str:
     return "float16" if not wide else f"float16 (float32 in layers {', '.join(map(str, wide))})"
 
 
-_NO_DISTANCE = "Its queries are tokens of the decoder and its keys tokens of the encoder: they stand in no one order."
+_NO_DISTANCE = "Queries are tokens of the decoder, keys are tokens of the encoder: they stand in no one order."
 _NO_VALUES = "This model is read through the maps it returns, which come without its values."
 
 
