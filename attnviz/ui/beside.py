@@ -6,7 +6,6 @@ belongs to the other method and is as it stands in its own panel.
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import math
 from collections.abc import Mapping
@@ -20,7 +19,6 @@ from attnviz.errors import BadInput
 from attnviz.hooks import Analysis, Attribution, Finding, Ints, Renderer, to_jsonable
 from attnviz.session import SavableFinding, Session, TracedRun
 from attnviz.ui.background import Job
-from attnviz.ui.components.part import source
 from attnviz.ui.components.script_view import script_view
 
 ANALYSIS, MODEL = "analysis:", "model:"
@@ -71,10 +69,7 @@ def chooser(session: Session, analysis: Analysis) -> gr.Dropdown:
 
 def frame(renderer: Renderer, **options: Any) -> gr.HTML:
     """Two views of a renderer beside each other, which point at the same things."""
-    script = f"const draw = function (root, data, host) {{\n{renderer.script}\n}};\n{source('beside.js')}"
-    style = renderer.style + source("beside.css")
-    both = dataclasses.replace(renderer, name=f"{renderer.name}_beside", script=script, style=style, detail=None)
-    return script_view(both, _no_details, **options)
+    return script_view(renderer, _no_details, beside=True, **options)
 
 
 def _no_details(request: dict[str, Any]) -> dict[str, Any]:

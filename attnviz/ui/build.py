@@ -11,14 +11,15 @@ import gradio as gr
 
 from attnviz.errors import BadInput, UnknownName
 from attnviz.hooks import Analysis
+from attnviz.registry import Registry
 from attnviz.session import LoadedModel, Session, TracedRun
 from attnviz.ui import model_tab
 from attnviz.ui import sidebar as left
 from attnviz.ui import wish as wishes
 from attnviz.ui.background import Job, error_notice, noticed
 from attnviz.ui.beside import NOTHING, Against
-from attnviz.ui.components.part import source
 from attnviz.ui.components.pieces import examples_value, live_answer, status_line, token_strip
+from attnviz.ui.components.script_view import page_scripts
 from attnviz.ui.controls import changes
 from attnviz.ui.describe import heads_of, run_value
 from attnviz.ui.model_tab import ModelTab, build_model_tab
@@ -546,6 +547,6 @@ def _info(text: str) -> dict[str, Any]:
     return {"kind": "info", "text": text, "share": 0.0}
 
 
-def head() -> str:
-    """What goes into the page's head: the page's own script, before any component."""
-    return f"<script>\n{source('page.js')}\n</script>"
+def head(registry: Registry) -> str:
+    """What goes into the page's head: scripts that are there before any component."""
+    return page_scripts(list(registry.renderers.values()))

@@ -8,6 +8,7 @@ import threading
 from typing import Any
 
 from attnviz.errors import BadInput
+from attnviz.registry import Registry
 from attnviz.session import Session
 from attnviz.ui.first_run import make_ready
 from attnviz.ui.wish import Finished
@@ -34,7 +35,7 @@ def launch_app(session: Session, *, host: str | None = None, port: int | None = 
     app = build_app(session, finished)
     # Not before gradio is imported: two threads that import at once only wait for one another.
     threading.Thread(target=make_ready, args=(finished,), daemon=True).start()
-    app.launch(server_name=host, server_port=port, quiet=quiet, **launch_options())
+    app.launch(server_name=host, server_port=port, quiet=quiet, **launch_options(session.registry))
 
 
 def prepare() -> None:
@@ -66,7 +67,7 @@ def check_free(host: str, port: int) -> None:
             raise BadInput(f"Cannot listen on {host}:{port}: {reason}. Choose another port with --port.") from None
 
 
-def launch_options() -> dict[str, Any]:
+def launch_options(registry: Registry) -> dict[str, Any]:
     """Options of `Blocks.launch` that hold everywhere."""
     from attnviz.ui.build import head
     from attnviz.ui.components.part import HERE
@@ -74,7 +75,7 @@ def launch_options() -> dict[str, Any]:
 
     return {
         "theme": theme(),
-        "head": head(),
+        "head": head(registry),
         "css_paths": [HERE / "page.css"],
         "ssr_mode": False,
         "run_history": False,
@@ -85,4 +86,5 @@ def launch_options() -> dict[str, Any]:
         "mcp_server": False,
         "share": False,
         "inbrowser": False,
+        "_frontend": False,  # gradio would ask itself for the page and give up after 3 s, on a busy machine too early
     }

@@ -333,3 +333,15 @@ def test_a_plugin_that_fails_to_estimate_leaves_the_card(monkeypatch):
     model = session_over_rules().load("fake")
     monkeypatch.setattr(model.session, "model", lambda spec: Failing())
     assert "ZeroDivisionError" in model_tab.in_memory_estimates(model, "10")["blocks"][0]["text"]
+
+
+def test_the_page_learns_every_renderer_once():
+    from attnviz.hooks import Renderer, TokenScores
+    from attnviz.ui.components.script_view import page_scripts
+
+    text = 'const a = "</script><!--";'
+    made = Renderer("mine", "Mine", (TokenScores,), "script", lambda f: None, script=text, style=".mine {}")
+    found = page_scripts([made, dataclasses.replace(made, name="other")])
+    assert found.count("<script>") == found.count("</script>") == 4  # the page, two beside each other, two renderers
+    assert found.count('window.attnviz.define("mine", ".mine {}", function (root, data, host) {') == 1
+    assert found.count(r'const a = "\x3C/script>\x3C!--";') == 2

@@ -39,6 +39,7 @@ function hostOf(side) {
       if (token !== null && token !== undefined) host.select({...partial, token});
     },
     fetch: () => Promise.reject(new Error("Two views beside each other show what they were made with.")),
+    part: () => Promise.reject(new Error("Two views beside each other show what they were made with.")),
     point: (where) => {
       const there = sides[other[side]].view;
       if (there && there.point) there.point(translate(where, side));

@@ -159,6 +159,9 @@
 
   // ---- views
 
+  const renderers = new Map();  // name -> {style, draw}; draw(root, data, host) is the body the renderer brings
+  const define = (name, style, draw) => { renderers.set(name, {style, draw}); };
+
   const styled = new Set();
   function addStyle(name, text) {
     if (!text || styled.has(name)) return;
@@ -169,10 +172,15 @@
     document.head.append(sheet);
   }
 
-  // Mounts one script renderer in a gr.HTML component. draw(root, data, host) is the body the renderer brings.
-  function mount({element: home, props, watch, server, name, style, draw}) {
-    addStyle(name, style);
+  // Mounts a renderer in a gr.HTML component: its view, or two of them beside each other.
+  function mount({element: home, props, watch, server, name, beside}) {
     const slot = home.querySelector(".app-part");
+    if (!renderers.has(name)) {
+      slot.replaceChildren(element("div", "app-broken", `The script of the renderer ${name} cannot be read by this browser.`));
+      return;
+    }
+    const {style, draw: drawOne} = renderers.get(name), draw = beside ? window.attnviz.beside(drawOne) : drawOne;
+    addStyle(name, style);
     let view = null, value = null, stale = false, answers = new Map();
 
     const ask = async (request) => {  // a second asker of the same thing gets the same answer
@@ -279,7 +287,7 @@
 
   const copy = async (text) => { try { await navigator.clipboard.writeText(text); return true; } catch { return false; } };
 
-  window.attnviz = {element, button, readable, copy, visible, select, setWord, params, place, firstPlace, setRun, setBar, mount, askAgain,
+  window.attnviz = {element, button, readable, copy, visible, select, setWord, params, place, firstPlace, setRun, setBar, define, mount, askAgain,
     refreshStatus, opened: (title) => { tab = title; }, listen: (f) => listeners.add(f), onStatus: (f) => statusListeners.add(f),
     word: (analysis, parameter) => (words[analysis] || {})[parameter] ?? null,
     choose: (analysis, renderer) => { views[analysis] = renderer; },
