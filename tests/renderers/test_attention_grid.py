@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import base64
 import csv
 import dataclasses
 import io
 import json
 import re
+import zlib
 from typing import Any
 
 import numpy as np
 import pytest
 
-from attnviz.hooks import AttentionPattern, BadInput, ShapeError
+from attnviz.hooks import AttentionPattern, BadInput, Finding, ShapeError
 from attnviz.plugins.renderers import attention_grid as grid
 from attnviz.plugins.renderers import csv_file
 from attnviz.testing import sample_findings
@@ -207,6 +209,73 @@ def test_payload_at_512_tokens_stays_under_300_kilobytes() -> None:
     assert worst <= 300_000
 
 
+# ------------------------------------------------------------------------------------------------ long texts
+
+
+def test_blocks_hold_their_largest_weight() -> None:
+    weights = np.arange(20, dtype=np.float32).reshape(4, 5) / 20
+    assert grid.block_of((4, 5), 20) == 1
+    assert grid.block_of((4, 5), 19) == 2  # 2 × 3 blocks
+    assert grid.block_of((4, 5), 5) == 3
+    np.testing.assert_allclose(grid.largest_of_blocks(weights, 2) * 20, [[6, 8, 9], [16, 18, 19]])
+    assert grid.largest_of_blocks(weights, 1) is weights
+
+
+def long_pattern(count: int = 600) -> Finding:
+    rng = np.random.default_rng(5)
+    scores = np.where(np.tri(count, dtype=bool), rng.normal(0, 2, (count, count)), -np.inf)
+    weights = np.exp(scores - scores.max(axis=1, keepdims=True))
+    weights = (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)
+    result = AttentionPattern(
+        weights=weights,
+        layer=0,
+        head=0,
+        thumbnails=samples.make_thumbnails(weights[None, None]),
+        causal=True,
+        visible=np.tri(count, dtype=bool) & ~np.tri(count, k=-200, dtype=bool),
+    )
+    return finding(result, make_tokens(samples.long_labels(count)))
+
+
+def unpacked(packed: dict[str, Any]) -> np.ndarray:
+    planes = np.frombuffer(zlib.decompress(base64.b64decode(packed["z"])), np.uint8)
+    size = np.dtype(packed["dtype"]).itemsize
+    return planes.reshape(size, -1).T.copy().view(packed["dtype"]).reshape(packed["shape"])
+
+
+def test_a_long_map_comes_in_blocks_and_its_parts_are_exact() -> None:
+    shown = long_pattern()
+    weights = shown.result.weights
+    head = grid.render(shown).payload["head"]
+    assert head["block"] == 2
+    np.testing.assert_allclose(
+        grid.decode(unpacked(head["codes"])), weights.reshape(300, 2, 300, 2).max(axis=(1, 3)), atol=5.0001e-5
+    )
+    assert (head["first_tokens"], head["rest"], head["window"]) == ([], None, None)
+    part = grid.part(shown, {"rows": [100, 140], "columns": [20, 120]})
+    np.testing.assert_allclose(grid.decode(unpacked(part["codes"])), weights[100:140, 20:120], atol=5.0001e-5)
+    np.testing.assert_array_equal(unpacked(part["window"]), shown.result.visible[100:140, 20:120])
+    whole = grid.render_file(shown).payload["head"]
+    assert whole["block"] == 1
+    np.testing.assert_allclose(grid.decode(unpacked(whole["codes"])), weights, atol=5.0001e-5)
+
+
+@pytest.mark.parametrize(
+    "what",
+    [{}, {"rows": [0, 5]}, {"rows": [5, 5], "columns": [0, 1]}, {"rows": [0, 601], "columns": [0, 1]},
+     {"rows": [True, 5], "columns": [0, 1]}, {"rows": "0:5", "columns": [0, 1]}, {"rows": [0.0, 5], "columns": [0, 1]}],
+)  # fmt: skip
+def test_a_part_that_is_none_is_refused(what: dict[str, Any]) -> None:
+    with pytest.raises(BadInput, match=r"expected (rows|columns) \[start, stop\] within 0\.\.600"):
+        grid.part(long_pattern(), what)
+
+
+def test_too_much_at_once_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(grid, "CELLS_IN_PART", 99)
+    with pytest.raises(BadInput, match="10 × 10 weights are too many"):
+        grid.part(long_pattern(), {"rows": [0, 10], "columns": [0, 10]})
+
+
 # ------------------------------------------------------------------------------------------------ the page
 
 
@@ -360,6 +429,75 @@ def test_a_learned_sink_is_a_column_of_its_own(open_page: Any) -> None:
     page.keyboard.press("ArrowRight")
     told = readout(page).partition("learned sink, no token · share ")[2]
     assert float(told) == pytest.approx(shown.result.every_sink_share[1, 2, 7], abs=5e-5)
+
+
+@pytest.mark.browser
+def test_a_file_of_blocks_says_so(open_page: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(grid, "CELLS_IN_FILE", 20_000)
+    shown = long_pattern()
+    page = open_page(shown)
+    assert (
+        "drawn is the largest of each block of 5 × 5 tokens. The file does not hold"
+        in page.locator(".av-notes").inner_text()
+    )
+    page.locator(".av-heat").focus()
+    page.keyboard.press("Home")
+    most = float(shown.result.weights[595:600, 0:5].max())
+    told = readout(page)
+    assert told.startswith("queries 595–599 → keys 0–4 · largest weight ")
+    assert float(told.split()[-1]) == pytest.approx(most, abs=5e-5)
+    assert page.locator(".av-strip-bar .av-caption").inner_text().endswith("the file holds no single weights")
+    page.get_by_role("button", name="Zoom in at the selected token").click()
+    assert int(page.locator(".av-zoom-value").inner_text().split()[0]) > 1000
+
+
+@pytest.mark.browser
+def test_parts_of_a_long_map_are_fetched_when_they_are_looked_at(
+    open_page: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(grid, "CELLS_IN_FILE", 20_000)
+    shown = long_pattern()
+    weights = shown.result.weights
+    codes = json.dumps(grid.encode(weights).ravel().tolist())
+    serving = f"""part: async ({{ rows, columns }}) => {{
+        (window.asked = window.asked || []).push([rows, columns]);
+        const all = {codes}, low = [], high = [];
+        for (let q = rows[0]; q < rows[1]; q++) for (let k = columns[0]; k < columns[1]; k++) {{
+          low.push(all[q * 600 + k] & 255);
+          high.push(all[q * 600 + k] >> 8);
+        }}
+        const shape = [rows[1] - rows[0], columns[1] - columns[0]];
+        return {{ codes: {{ z: low.concat(high), dtype: "uint16", shape }}, window: null }};
+      }},"""
+    text = re.sub(r"    part: \(\) => .*\n", lambda _: serving, samples_html(shown))
+    text = text.replace(
+        "async inflate(text) {", "async inflate(text) { if (Array.isArray(text)) return Uint8Array.from(text);"
+    )
+    text = text.replace("offline: true", "offline: false")
+    page = open_page(re.sub(r"<meta http-equiv=[^>]*>", "", text))  # the script is no longer the one the policy names
+    caption = page.locator(".av-strip-bar .av-caption")
+    page.wait_for_function("!document.querySelector('.av-strip-bar .av-caption').textContent.includes('fetching')")
+    assert page.evaluate("window.asked") == [[[599, 600], [0, 600]]]  # what the selected token reads
+    assert caption.inner_text() == "What token 599 “·and” reads"
+    page.locator(".av-token").nth(31).hover()
+    assert readout(page).endswith(f"weight {weights[599, 31]:.4f} from token 599")
+    page.get_by_role("button", name="Zoom in at the selected token").click()
+    page.wait_for_function("window.asked.length === 2")
+    (top, bottom), (left, right) = page.evaluate("window.asked[1]")
+    assert top % 64 == left % 64 == 0
+    assert (bottom, right) == (600, 600)
+    page.locator(".av-heat").focus()
+    page.keyboard.press("End")
+    page.keyboard.press("ArrowUp")
+    page.keyboard.press("ArrowLeft")
+    page.keyboard.press("ArrowLeft")
+    page.wait_for_function("document.querySelector('.av-readout').textContent.includes('· weight ')")
+    assert readout(page).endswith(f"weight {weights[598, 597]:.4f}")
+    page.wait_for_timeout(400)
+    assert page.evaluate("window.asked.length") == 2  # what is known is not asked for again
+    page.get_by_label("Shade").select_option("read_by")
+    page.wait_for_function("window.asked.length === 3")
+    assert page.evaluate("window.asked[2]") == [[0, 600], [599, 600]]
 
 
 @pytest.mark.browser

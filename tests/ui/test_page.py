@@ -74,6 +74,30 @@ def test_a_token_moves_everything(page):
     page.wait_for_function("[...document.querySelectorAll('#app-panel-follow td')][2]?.textContent === '2'")
 
 
+def test_rows_of_the_answer_and_of_positions(page):
+    attention = panel(page, "attention_pattern")
+    count = page.locator("#app-strip .app-token").count()
+    answer = page.locator("#app-strip .app-generated").count()
+    rows = attention.get_by_role("combobox", name="Rows")
+    rows.fill("answer")
+    rows.press("Enter")
+    last = f"rows {count - answer - 1} to {count - 2} of {count} tokens, which predict the answer"
+    attention.locator(".av-info", has_text=last).wait_for()
+    rows.fill("2:5")
+    rows.press("Enter")
+    attention.locator(".av-info", has_text=f"rows 2 to 4 of {count} tokens").wait_for()
+    attention.locator(".av-heat").focus()
+    page.keyboard.press("Home")
+    page.keyboard.press("ArrowDown")
+    assert attention.locator(".av-detail > .av-readout").inner_text().startswith("query 3 ")
+    head_button(page, 1, 2).click()
+    page.wait_for_selector("#app-panel-attention_pattern [data-shown='1.2']")
+    attention.locator(".av-info", has_text=f"Layer 1, head 2: nothing was averaged, rows 2 to 4 of {count}").wait_for()
+    rows.fill("nonsense")
+    rows.press("Enter")
+    attention.locator(".app-notice", has_text="expected all, answer, or positions such as").wait_for()
+
+
 def test_reload_restores(page):
     head_button(page, 1, 3).click()
     page.locator("#app-strip .app-token").nth(4).click()
