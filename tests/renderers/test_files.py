@@ -241,6 +241,23 @@ def test_pictures_print_what_they_show() -> None:
         assert line in text
 
 
+def test_pictures_of_attributions_print_the_largest_gap() -> None:
+    shown = sample_attribution(PLAIN)
+    texts = [shown, dataclasses.replace(shown, params={})]
+    texts += [
+        dataclasses.replace(shown, result=dataclasses.replace(shown.result, delta=d))
+        for d in (None, np.full(5, np.nan))
+    ]
+    assert [picture._gaps(found) for found in texts] == [
+        ["Completeness: largest |delta| 0.5 nats; 1 of 5 targets are not within 0.01."],
+        ["Completeness: largest |delta| 0.5 nats."],
+        [],
+        ["Completeness: the gap of some targets is no number."],
+    ]
+    svg = picture.figure_bytes(shown, ".svg").decode()
+    assert "Completeness: largest |delta| 0.5 nats; 1 of 5 targets" in svg
+
+
 def test_pictures_frame_the_labelled_heads() -> None:
     tree = ElementTree.fromstring(picture.figure_bytes(sample_roles(), ".svg"))
     texts = {"".join(e.itertext()).strip() for e in tree.iter() if str(e.tag).endswith("}text")}

@@ -39,6 +39,7 @@ from attnviz.plugins.renderers._assets import ALL_RESULTS, boundary, generated_f
 from attnviz.plugins.renderers._labels import LEARNED_SINK, layer_names, layer_title, short, visible
 from attnviz.plugins.renderers.attention_grid import starting_scale
 from attnviz.plugins.renderers.attribution_text import checked as checked_attribution
+from attnviz.plugins.renderers.attribution_text import tolerance
 from attnviz.plugins.renderers.head_map import Head, heads_by_role, metric_title
 from attnviz.plugins.renderers.token_matrix import checked as checked_matrix
 
@@ -150,10 +151,24 @@ def _notes(finding: Finding) -> list[str]:
     params = ", ".join(f"{name} {visible(str(value))}" for name, value in to_jsonable(finding.params).items())
     given = f" ({params})" if params else ""
     about = f"{finding.analysis}{given}. Model {finding.model}, {len(finding.tokens)} tokens."
-    lines = [about, *finding.result.info, *(f"Note: {line}" for line in finding.result.warnings)]
+    lines = [about, *_gaps(finding), *finding.result.info, *(f"Note: {line}" for line in finding.result.warnings)]
     if finding.provenance:
         lines.append(f"Provenance {finding.provenance}")
     return [visible(line) for line in lines]
+
+
+def _gaps(finding: Finding) -> list[str]:
+    """The largest completeness gap of an attribution that has one, and how many are not within its tolerance."""
+    result, accepted = finding.result, tolerance(finding)
+    if not isinstance(result, Attribution) or result.delta is None or not len(result.delta):
+        return []
+    gaps = np.abs(result.delta)
+    if not np.isfinite(gaps).all():
+        return ["Completeness: the gap of some targets is no number."]
+    largest = f"Completeness: largest |delta| {gaps.max():.3g} {result.unit}"
+    if accepted is None:
+        return [f"{largest}."]
+    return [f"{largest}; {int((gaps > accepted).sum())} of {len(gaps)} targets are not within {accepted:g}."]
 
 
 def _drawing_of(finding: Finding) -> _Drawing:
