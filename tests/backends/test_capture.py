@@ -166,7 +166,8 @@ def test_large_runs_are_kept_in_half_precision_except_where_it_overflows(loaded,
     full = model.trace(tokens, Want())
     monkeypatch.setattr(estimate, "FLOAT32_BUDGET", 10)
     half = model.trace(tokens, Want())
-    assert half.precision == "float16"
+    why = f"Queries and keys of {len(tokens)} tokens would take 1 MB in float32, and at most 1 MB are kept so"
+    assert half.precision == f"float16. {why}"
     assert half.layer(0).q.dtype == np.float16
     np.testing.assert_allclose(half.attention(1, 2), full.attention(1, 2), atol=3e-3)
     largest = max(float(np.abs(full.layer(0).q).max()), float(np.abs(full.layer(0).k).max()))
@@ -176,7 +177,7 @@ def test_large_runs_are_kept_in_half_precision_except_where_it_overflows(loaded,
     for index, layer in enumerate(guarded.layers):
         assert (layer.q.dtype == np.float32) == (index in wide)
     assert wide
-    assert guarded.precision.startswith("float16 (float32 in layers ")
+    assert guarded.precision == f"float16 (float32 in layers {', '.join(map(str, wide))}). {why}"
 
 
 def test_a_model_without_attention_says_so(loaded):

@@ -45,7 +45,8 @@ def test_bytes_are_exact_in_half_precision(loaded, monkeypatch):
     tokens = model.tokenize(TEXT)
     monkeypatch.setattr(estimate, "FLOAT32_BUDGET", 10)
     found, trace = model.estimate(len(tokens), Want()), model.trace(tokens, Want())
-    assert found.precision == trace.precision == "float16"
+    assert found.precision == trace.precision
+    assert trace.precision.startswith("float16. Queries and keys of")
     assert found.bytes == trace.nbytes
 
 
@@ -69,6 +70,8 @@ def test_bytes_of_a_cross_layer_by_hand():
     assert kept_bytes([cross], Lengths(7, 5), want, Level(4)) == 48 + 120 + 88 + 56 + 4 + 128 + 40
     encoder = LayerShape(2, 2, 3, stack="encoder", biases=2)
     assert bias_bytes([encoder, encoder, cross], Lengths(7, 5), Level(4)) == 4 * 2 * 5 * 5
+    own = LayerShape(2, 2, 3, stack="encoder", biases=2, bias_layer=1)
+    assert bias_bytes([encoder, own, cross], Lengths(7, 5), Level(4)) == 2 * 4 * 2 * 5 * 5
     assert bias_bytes([encoder, encoder, cross], Lengths(7, 5), Level(0)) == 0
 
 
@@ -76,7 +79,9 @@ def test_levels():
     """A layer of (1 + 1)·8 numbers a token takes 64 bytes a token in float32."""
     shape = [LayerShape(1, 1, 8)]
     assert choose_level(shape, Lengths((64 << 20) // 64)).name == "float32"
-    assert choose_level(shape, Lengths((64 << 20) // 64 + 1)).name == "float16"
+    assert choose_level(shape, Lengths((64 << 20) // 64 + 1)).name.startswith(
+        "float16. Queries and keys of 1048577 tokens would take 67 MB in float32"
+    )
     assert choose_level(shape, Lengths((2 << 30) // 32)).number == 2
     beyond = choose_level(shape, Lengths((2 << 30) // 32 + 1))
     assert beyond.number == 0
@@ -128,17 +133,39 @@ def test_a_session_says_how_long_it_will_take(loaded, model_folder, monkeypatch)
     assert said[0] == "Reading the model (about 3 s)"
 
 
+@pytest.mark.parametrize("family", ["llama", "gptj", "bert", "deberta_v2"])
+def test_the_piece_that_is_timed_is_as_causal_as_the_model(family, loaded, monkeypatch):
+    import torch
+
+    shapes = loaded(family).route.shapes
+    causal = family in ("llama", "gptj")
+    assert {shape.causal for shape in shapes.values()} == {causal}
+    seen = []
+    monkeypatch.setattr(estimate, "stream_statistics", lambda scores, *given, **named: seen.append(scores.causal))
+    monkeypatch.setattr(estimate, "map_statistics", lambda maps, edge, causal, **named: seen.append(causal))
+    estimate._piece(shapes[0], torch.device("cpu"), False, 0, 4)()
+    assert seen == [causal]
+
+
+MODELS = {
+    "gpt2": ("GPT2Config", "GPT2LMHeadModel", {"n_layer": 4, "n_embd": 512, "n_head": 8, "n_positions": 2048}),
+    "bert": ("BertConfig", "BertForMaskedLM", {"num_hidden_layers": 4, "hidden_size": 512, "num_attention_heads": 8,
+                                               "intermediate_size": 1024, "max_position_embeddings": 2048}),
+}  # fmt: skip
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("want", [Want(), Want(top_k=8, values=True)], ids=str)
-def test_seconds_are_within_a_factor_of_two(want, tokenizers_by_kind, monkeypatch):
+@pytest.mark.parametrize("name", MODELS)
+def test_seconds_are_within_a_factor_of_two(name, want, tokenizers_by_kind, monkeypatch):
     """Up to 2048 tokens, the best of three; in CPU seconds, so that other work matters less."""
     import torch
     import transformers
 
     monkeypatch.setattr(estimate, "_clock", time.process_time)
     torch.manual_seed(0)
-    config = transformers.GPT2Config(n_layer=4, n_embd=512, n_head=8, n_positions=2048)
-    module = transformers.GPT2LMHeadModel(config).eval()
+    config, model_class, options = MODELS[name]
+    module = getattr(transformers, model_class)(getattr(transformers, config)(**options)).eval()
     model = hf.load(ModelSpec("timed", objects=(module, tokenizers_by_kind["bytes"])))
     for count in (128, 512, 1024, 2048):
         tokens = random_tokens(count, 1000)

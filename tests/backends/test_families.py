@@ -65,10 +65,19 @@ def test_the_card_names_route_and_layers(family, built):
     assert card.causal == (family in DECODERS or family in ENCODER_DECODERS)
 
 
-@pytest.mark.parametrize("family", ["mixtral", "qwen3_moe", "gpt_oss", "deepseek_v3", "qwen3_next", "llama"])
-def test_the_card_counts_experts(family, built):
-    expected = None if family == "llama" else 4
-    assert {layer.experts for layer in built(family)[0].card.layers if layer.heads} == {expected}
+@pytest.mark.parametrize(
+    ("family", "experts"),
+    [
+        ("mixtral", [4, 4, 4]),
+        ("qwen3_moe", [4, 4, 4]),
+        ("gpt_oss", [4, 4]),
+        ("deepseek_v3", [None, 4, 4]),  # its configuration replaces the first block by a dense one
+        ("qwen3_next", [4, 4, 4, 4]),  # those of linear attention have them, too
+        ("llama", [None, None, None]),
+    ],
+)
+def test_the_card_counts_experts_where_they_are(family, experts, built):
+    assert [layer.experts for layer in built(family)[0].card.layers] == experts
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -104,6 +113,18 @@ def test_counts_and_pictures_are_those_of_eager_attention(family, built):
         pooled = padded.reshape(-1, rows, cell, columns, cell).max((2, 4))
         assert layer.thumbnail.shape == pooled.shape
         assert np.abs(layer.thumbnail.astype(int) - np.round(255 * np.sqrt(pooled))).max() <= 1
+
+
+@pytest.mark.parametrize("want", [Want(), Want(thumbnail=10, top_k=4, values=True)], ids=["usual", "all"])
+@pytest.mark.parametrize("family", ATTENDING)
+def test_bytes_are_those_estimated(family, want, built):
+    model, module = built(family)
+    tokens = random_tokens(module)
+    trace = model.trace(tokens, want)
+    captures = [layer for layer in trace.layers if layer is not None]
+    unseen = [c.visible.nbytes for c in captures if c.weights is not None and c.visible is not None]
+    assert bool(unseen) == (family == "gpt_neo")  # a window that shows in eager maps only
+    assert model.estimate(len(tokens), want, tokens.decoder_from).bytes == trace.nbytes - sum(unseen)
 
 
 @pytest.mark.parametrize("family", WINDOWED)

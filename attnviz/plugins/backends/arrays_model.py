@@ -147,7 +147,7 @@ class ArrayModel:
             half=level.number == 2,
             top_k=want.top_k,
             projections=self.route.projections if want.values else None,
-            without=level.reason,
+            without=level.without,
             shelf=Shelf(kept_bytes(self._shapes(want), lengths, want, level)),
         )
         watched, arguments = self.route.capturing(SideBySide(collector)), self._arguments(numbers)

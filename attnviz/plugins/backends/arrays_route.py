@@ -338,6 +338,7 @@ def _shape(capture: LayerCapture, projection: Projection | str) -> LayerShape:
         capture.q.shape[2],
         values=isinstance(projection, Projection),
         biases=0 if capture.bias is None else len(capture.bias),
+        causal=capture.causal,
     )
 
 

@@ -256,7 +256,7 @@ def precision_of(captured: dict[int, LayerCapture], level: Level) -> str:
     wide = [i for i, layer in sorted(captured.items()) if layer.q is None or layer.q.dtype.name == "float32"]
     if len(wide) == len(captured):
         return "float32"
-    return "float16" if not wide else f"float16 (float32 in layers {', '.join(map(str, wide))})"
+    return level.name if not wide else f"float16 (float32 in layers {', '.join(map(str, wide))}). {level.reason}"
 
 
 _NO_DISTANCE = "Queries are tokens of the decoder, keys are tokens of the encoder: they stand in no one order."

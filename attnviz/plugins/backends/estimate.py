@@ -8,8 +8,8 @@ the layer's stack) with H heads over H_kv key heads of width D, in n × m ≤ `t
     H·n·m                       thumbnail
     8·H·Q·min(k, K)             largest weights and their keys               4·H·K   norms of values
 
-and T² for every window shorter than the text, and once for a stack whose scores are added a bias to 4·H·Q·K. Not
-counted: the masks of the eager route, which are only seen in the maps.
+and T² for every window shorter than the text, and 4·H·Q·K for every bias that layers add to their scores. Not counted:
+the masks of the eager route, which are only seen in the maps.
 """
 
 from __future__ import annotations
@@ -50,6 +50,8 @@ class LayerShape:
     sinks: bool = False
     stack: str = ""
     biases: int = 0  # heads of the bias that is added to the scores: 0, 1 or all
+    bias_layer: int = 0  # the first layer that has the same bias; T5 shares one in a stack, UMT5 has one in each layer
+    causal: bool = True
 
     def query_key_bytes(self, lengths: Lengths, number: int) -> int:
         """Bytes of queries and keys at `number` bytes a number."""
@@ -70,28 +72,32 @@ class LayerShape:
 
 @dataclass(frozen=True)
 class Level:
-    """How much detail is kept. `number`: bytes of a number of queries and keys, 0 = they are not kept, for `reason`."""
+    """How much detail is kept, and why not more. `number`: bytes of a number of queries and keys, 0 = none are kept."""
 
     number: int
     reason: str = ""
 
     @property
     def name(self) -> str:
-        return {4: "float32", 2: "float16", 0: f"float32 without queries and keys. {self.reason}"}[self.number]
+        kept = {4: "float32", 2: "float16", 0: "float32 without queries and keys"}[self.number]
+        return f"{kept}. {self.reason}" if self.reason else kept
+
+    @property
+    def without(self) -> str:
+        """Why no queries and keys are kept; empty where they are."""
+        return "" if self.number else self.reason
 
 
 def choose_level(shapes: Iterable[LayerShape], lengths: Lengths) -> Level:
     """float32 where queries and keys fit the budget, else float16, else none of them. Depends on nothing else."""
     full = sum(shape.query_key_bytes(lengths, 4) for shape in shapes)
+    whose = f"Queries and keys of {lengths.count} tokens would take"
     if full <= FLOAT32_BUDGET:
         return Level(4)
     if full // 2 <= FLOAT16_BUDGET:
-        return Level(2)
-    reason = (
-        f"Queries and keys of {lengths.count} tokens would take {in_words(full // 2)} in float16, and at most "
-        f"{in_words(FLOAT16_BUDGET)} are kept: ask for fewer layers, or use a shorter prompt"
-    )
-    return Level(0, reason)
+        return Level(2, f"{whose} {in_words(full)} in float32, and at most {in_words(FLOAT32_BUDGET)} are kept so")
+    reason = f"{whose} {in_words(full // 2)} in float16, and at most {in_words(FLOAT16_BUDGET)} are kept"
+    return Level(0, f"{reason}: use a shorter prompt, or in a plugin ask for fewer layers")
 
 
 def kept_bytes(shapes: Iterable[LayerShape], lengths: Lengths, want: Want, level: Level) -> int:
@@ -107,9 +113,9 @@ def mask_bytes(shapes: Iterable[LayerShape], lengths: Lengths) -> int:
 
 
 def bias_bytes(shapes: Iterable[LayerShape], lengths: Lengths, level: Level) -> int:
-    """Bytes of the biases, which the layers of a stack share. They go with queries and keys."""
-    biased = {(s.stack, s.biases) for s in shapes} if level.number else set()
-    return sum(4 * biases * queries * keys for stack, biases in biased for queries, keys in [lengths.shape(stack)])
+    """Bytes of the biases, one that layers share counted once. They go with queries and keys."""
+    biased = {(s.stack, s.bias_layer, s.biases) for s in shapes} if level.number else set()
+    return sum(4 * biases * queries * keys for stack, _, biases in biased for queries, keys in [lengths.shape(stack)])
 
 
 def working_bytes(shapes: Iterable[LayerShape], lengths: Lengths, state: int, inner: int) -> int:
@@ -163,7 +169,7 @@ def measure_pace(
     if not layers:
         return None
     together = device.type != "cpu"
-    shape = max(layers, key=lambda s: s.heads)
+    shape = max(layers, key=lambda s: (not s.causal, s.heads))  # a causal layer skips half of the weights
     plain, ranked = (_attention_cost(shape, device, together, top_k) for top_k in (0, _TOP_K))
     first = Pace(0.0, 0.0, plain, ranked, together)
     taken = [_seconds(partial(forward, lengths)) for lengths in runs]
@@ -191,12 +197,12 @@ def _piece(shape: LayerShape, device: torch.device, together: bool, top_k: int, 
     heads = shape.heads if together else 1
     query = torch.ones(heads, tokens, shape.width or 64, dtype=torch.float32, device=device)
     if shape.width:
-        scores = Scores(query, query, query, 0.1, causal=True)
+        scores = Scores(query, query, query, 0.1, causal=shape.causal)
         return lambda: stream_statistics(scores, 64, top_k=top_k)
 
     def maps() -> object:
         weights = torch.softmax(query @ query.mT, dim=-1)
-        return weights @ query, map_statistics(weights, 64, True, top_k=top_k)
+        return weights @ query, map_statistics(weights, 64, shape.causal, top_k=top_k)
 
     return maps
 
@@ -260,7 +266,7 @@ def refuse_beyond_memory(estimate: Estimate, tokens: int, device: torch.device) 
         if free is not None and needed > free:
             raise ModelError(
                 f"The attention of {tokens} tokens needs about {in_words(needed)} of memory, and {in_words(free)} are "
-                f"free on {where}: use a shorter prompt, or ask for fewer layers."
+                f"free on {where}: use a shorter prompt, or in a plugin ask for fewer layers."
             )
 
 

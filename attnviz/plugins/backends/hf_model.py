@@ -201,7 +201,7 @@ class HuggingFaceModel:
             half=level.number == 2,
             top_k=want.top_k,
             projections=self.route.projections if want.values else None,
-            without=level.reason,
+            without=level.without,
             spans=self._spans(tokens),
             shelf=Shelf(kept_bytes(shapes, lengths, want, level)),
         )

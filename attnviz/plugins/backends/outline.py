@@ -17,7 +17,7 @@ from attnviz.hooks import LayerCard, ModelError, Unavailable
 from attnviz.plugins.backends.forward import bare_tokens, logits_of, model_inputs, run_forward
 from attnviz.plugins.backends.readout import find_chain, first_passage
 from attnviz.plugins.backends.residual import Passage, find_blocks, recording, watched
-from attnviz.plugins.backends.route import expert_count, layer_kinds, layers_without_attention
+from attnviz.plugins.backends.route import layer_kinds, layers_without_attention, with_experts
 
 if TYPE_CHECKING:
     import torch
@@ -151,10 +151,8 @@ def _cards(module: torch.nn.Module, attention: Mapping[int, Place], count: int) 
             continue
         window = int(width) if width and (everywhere or kind == "sliding") else None
         heads = int(shared) if shared and place.heads % int(shared) == 0 else place.heads
-        cards.append(
-            LayerCard(index, "sliding" if window else "full", place.heads, heads, window, expert_count(config))
-        )
-    return tuple(cards)
+        cards.append(LayerCard(index, "sliding" if window else "full", place.heads, heads, window))
+    return tuple(with_experts(module, cards))
 
 
 # --------------------------------------------------------------------------------------------- readout

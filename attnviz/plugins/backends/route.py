@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -207,9 +207,20 @@ def layer_kinds(module: torch.nn.Module, count: int) -> list[str]:
     return kinds if len(kinds) == count else ["full"] * count
 
 
-def expert_count(config: Any) -> int | None:
-    """Experts of each layer, as the configuration names them; None where there are none."""
-    return next((n for name in _EXPERTS if (n := getattr(config, name, None))), None)
+def with_experts(module: torch.nn.Module, cards: Sequence[LayerCard]) -> list[LayerCard]:
+    """The cards of a model's blocks, with the experts of those that have any; DeepSeek's first blocks have none.
+
+    Where no block names its experts, all blocks have those of the configuration.
+    """
+    config = module.config.get_text_config()
+    count = next((n for name in _EXPERTS if (n := getattr(config, name, None))), None)
+    if count is None:
+        return list(cards)
+    blocks = find_blocks(module, len(cards))
+    mixed = [any(name.rpartition(".")[2] == "experts" for name, _ in block.named_modules()) for block in blocks]
+    if not any(mixed):
+        mixed = [True] * len(cards)
+    return [replace(card, experts=count if has else None) for card, has in zip(cards, mixed, strict=True)]
 
 
 def layers_without_attention(kinds: list[str], with_attention: set[int]) -> dict[int, str]:
@@ -245,36 +256,50 @@ def _interface_route(module: torch.nn.Module, look: _Look, eager: _Look | None, 
     total = max([count if single else 0, *(index + 1 for index in layers)])
     kinds = layer_kinds(module, total) if single else _stack_kinds(look.stacks)
     missing = layers_without_attention(kinds, set(layers))
-    config = module.config.get_text_config()
-    experts = expert_count(config)
     cards = [LayerCard(i, kinds[i] if kinds[i] == "linear" else "none", 0, 0) for i in range(total)]
     for index, capture, (_, call) in zip(layers, look.captures, look.calls, strict=True):
         window = call.window or (getattr(call.module, "sliding_window", None) if kinds[index] == "sliding" else None)
         kind = "cross" if kinds[index] == "cross" else "sliding" if window else "full"
-        cards[index] = LayerCard(index, kind, capture.heads, _kv_heads(capture), window, experts)
+        cards[index] = LayerCard(index, kind, capture.heads, _kv_heads(capture), window)
     against = "with transformers' eager maps and outputs" if eager and eager.maps else "with the model's own outputs"
     return Route(
         name="interface",
         reason=f"attnviz's attention function, compared {against} on {tokens} tokens",
-        cards=_in_stacks(cards, look.stacks),
+        cards=_in_stacks(with_experts(module, cards) if single else cards, look.stacks),
         missing=missing,
         causal=all(c.causal for c, stack in zip(look.captures, look.stacks, strict=True) if stack in ("", DECODER)),
         calls={key: index for index, (key, _) in zip(layers, look.calls, strict=True)},
         projections=dict(zip(layers, look.projections, strict=True)),
         shapes={
-            index: _shape(capture, cards[index].window, projection, stack or "")
-            for index, capture, projection, stack in zip(
-                layers, look.captures, look.projections, look.stacks, strict=True
+            index: _shape(capture, cards[index].window, projection, stack or "", first)
+            for index, capture, projection, stack, first in zip(
+                layers, look.captures, look.projections, look.stacks, _bias_layers(look.captures), strict=True
             )
         },
     )
 
 
-def _shape(capture: LayerCapture, window: int | None, projection: Projection | str, stack: str) -> LayerShape:
-    width = 0 if capture.q is None else int(capture.q.shape[2])
-    values, sinks = isinstance(projection, Projection), capture.sinks is not None
-    biases = 0 if capture.bias is None else len(capture.bias)
-    return LayerShape(capture.heads, _kv_heads(capture), width, window, values, sinks, stack, biases)
+def _bias_layers(captures: Sequence[LayerCapture]) -> list[int]:
+    """For each capture the first one that has the same bias."""
+    biases = [id(capture.bias) for capture in captures]
+    return [biases.index(bias) for bias in biases]
+
+
+def _shape(
+    capture: LayerCapture, window: int | None, projection: Projection | str, stack: str, bias_layer: int
+) -> LayerShape:
+    return LayerShape(
+        heads=capture.heads,
+        kv_heads=_kv_heads(capture),
+        width=0 if capture.q is None else int(capture.q.shape[2]),
+        window=window,
+        values=isinstance(projection, Projection),
+        sinks=capture.sinks is not None,
+        stack=stack,
+        biases=0 if capture.bias is None else len(capture.bias),
+        bias_layer=bias_layer,
+        causal=capture.causal,
+    )
 
 
 def _kv_heads(capture: LayerCapture) -> int:
@@ -297,7 +322,7 @@ def _eager_route(module: torch.nn.Module, eager: _Look, count: int, refused: str
     return Route(
         name="eager",
         reason=f"transformers' eager maps, because {refused}",
-        cards=_in_stacks(cards, eager.stacks),
+        cards=_in_stacks(with_experts(module, cards) if single else cards, eager.stacks),
         missing=layers_without_attention(kinds, set(layers)),
         causal=all(
             not np.triu(weights, 1).any()
@@ -306,7 +331,14 @@ def _eager_route(module: torch.nn.Module, eager: _Look, count: int, refused: str
         ),
         maps=layers,
         shapes={
-            index: LayerShape(len(weights), len(weights), 0, cards[index].window, stack=stack or "")
+            index: LayerShape(
+                len(weights),
+                len(weights),
+                0,
+                cards[index].window,
+                stack=stack or "",
+                causal=not np.triu(weights, 1).any(),
+            )
             for index, weights, stack in zip(layers, eager.maps, eager.stacks, strict=True)
         },
     )
