@@ -13,13 +13,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from functools import lru_cache
+from os import PathLike
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from attnviz.model_card import Description
-    from attnviz.session import LoadedModel, Session
+    from attnviz.session import LoadedModel, SavableFinding, Session
 
-__all__ = ["default_session", "describe", "load"]
+__all__ = ["default_session", "describe", "load", "read_attribution"]
 
 
 @lru_cache(maxsize=1)
@@ -40,6 +41,19 @@ def load(source: Any = "demo", **options: Any) -> LoadedModel:
         attnviz.errors.AttnvizError: nothing can load it; the message says why.
     """
     return default_session().load(source, **options)
+
+
+def read_attribution(path: str | PathLike[str], *, format: str = "auto", **params: Any) -> SavableFinding:
+    """The attribution in a file of another program (Inseq, TokenLense), to be drawn and saved like any result.
+
+    Args:
+        format: a format's name, or "auto" for the first that the content fits.
+        params: what the format lets choose; of Inseq files: sequence (from 0), aggregation.
+
+    Raises:
+        attnviz.errors.BadInput: the file does not hold what it should; the message says what was expected.
+    """
+    return default_session().read_attribution(path, format=format, **params)
 
 
 def describe(model: LoadedModel, tokens: Iterable[int] = (128, 1024, 4096)) -> Description:

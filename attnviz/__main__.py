@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from attnviz.session import LoadedModel, Session
 
 TEXT_BYTES = 4 << 20
+_PARAM_KEYS = ("name", "type", "default", "minimum", "maximum", "choices", "help")
 
 
 class _Parser(argparse.ArgumentParser):
@@ -89,6 +90,16 @@ def _parser() -> _Parser:
     )
     run.add_argument("-p", "--param", action="append", default=[], metavar="NAME=VALUE", help="parameter; repeatable")
     run.add_argument("--out", metavar="FILE", help="write .json, .csv, .html, .png or .svg instead of printing")
+
+    convert = command(
+        "convert", _convert, "Read an attribution file (Inseq, TokenLense …) and write it as another file."
+    )
+    convert.add_argument("source", metavar="IN", help="the file to read; its content says which format it is")
+    convert.add_argument("target", metavar="OUT", help="its ending picks how it is written: .html .csv .inseq.json …")
+    convert.add_argument("--format", default="auto", help="format of IN: a name from `attnviz plugins --kind formats`")
+    convert.add_argument(
+        "-p", "--param", action="append", default=[], metavar="NAME=VALUE", help="parameter; repeatable"
+    )
 
     generate = command("generate", _generate, "Let the model answer and print tokens and answer as JSON.")
     _prompt_options(generate)
@@ -175,11 +186,14 @@ def _item(registry: Registry, kind: str, name: str) -> dict[str, Any]:
     summary = getattr(descriptor, "summary", "") or getattr(descriptor, "title", "")
     item: dict[str, Any] = {"kind": kind, "name": name, "summary": summary}
     if kind == "analyses":
-        keys = ("name", "type", "default", "minimum", "maximum", "choices", "help")
         item["group"] = descriptor.group
         item["produces"] = descriptor.produces.kind
         item["requires"] = sorted(descriptor.requires)
-        item["params"] = [{key: getattr(param, key) for key in keys} for param in descriptor.params]
+        item["params"] = [{key: getattr(param, key) for key in _PARAM_KEYS} for param in descriptor.params]
+    if kind == "formats":
+        item["content"] = descriptor.content
+        item["suffixes"] = list(descriptor.suffixes)
+        item["params"] = [{key: getattr(param, key) for key in _PARAM_KEYS} for param in descriptor.params]
     if kind == "renderers":
         item["accepts"] = [accepted.kind for accepted in descriptor.accepts]
         item["suffixes"] = list(descriptor.suffixes)
@@ -237,6 +251,12 @@ def _run(options: argparse.Namespace) -> None:
         _say(finding.to_json())
         return
     print(f"attnviz: wrote {finding.save(options.out)}", file=sys.stderr)
+
+
+def _convert(options: argparse.Namespace) -> None:
+    session = _session(options)
+    finding = session.read_attribution(options.source, format=options.format, **_params(options.param))
+    print(f"attnviz: wrote {finding.save(options.target)}", file=sys.stderr)
 
 
 def _generate(options: argparse.Namespace) -> None:

@@ -28,9 +28,11 @@ from attnviz.errors import BadInput, ModelError, PluginError, Unavailable, Unkno
 from attnviz.hooks import (
     Analysis,
     AnalysisRequest,
+    Attribution,
     Estimate,
     Estimating,
     Finding,
+    Format,
     LiveRow,
     Message,
     Model,
@@ -436,24 +438,77 @@ class Session:
             raise UnknownName(f"renderer for {finding.result.kind}", name, fitting)
         return fitting[name]
 
+    def suffixes(self, kind: type[Result]) -> dict[str, Renderer | Format]:
+        """File ending -> what writes a result of this kind so, in alphabetical order."""
+        found: dict[str, Renderer | Format] = {s: r for r in reversed(self.renderers(kind)) for s in r.suffixes}
+        formats = [f for f in self.registry.formats.values() if f.content == kind.kind and f.write is not None]
+        found |= {s: f for f in reversed(formats) for s in f.suffixes}
+        return dict(sorted(found.items()))
+
     def save(self, finding: Finding, path: str | os.PathLike[str]) -> Path:
-        """Write the finding to a file; the suffix picks the renderer. Written whole or not at all.
+        """Write the finding to a file; the suffix picks renderer or format. Written whole or not at all.
+
+        A format's suffix (such as .inseq.json) is taken before a shorter one.
 
         Raises:
-            BadInput: no renderer for the suffix, or the folder cannot be written to.
+            BadInput: nothing writes the suffix, or the folder cannot be written to.
         """
         target = Path(path)
-        suffixes = {s: r for r in reversed(self.renderers(type(finding.result))) for s in r.suffixes}
-        if target.suffix.lower() not in suffixes:
-            known = ", ".join(sorted(suffixes))
-            raise BadInput(f"Cannot save {target.name!r}: expected a file ending in one of {known}.")
-        view = suffixes[target.suffix.lower()].render(finding)
+        suffixes = self.suffixes(type(finding.result))
+        longest = sorted(suffixes, key=len, reverse=True)
+        suffix = next((s for s in longest if target.name.lower().endswith(s)), None)
+        if suffix is None:
+            raise BadInput(f"Cannot save {target.name!r}: expected a file ending in one of {', '.join(suffixes)}.")
+        writer = suffixes[suffix]
+        if isinstance(writer, Format):
+            assert writer.write is not None
+            writer.write(finding, target)
+            return target
+        view = writer.render(finding)
         content = view.payload.encode() if isinstance(view.payload, str) else view.payload
         try:
             _write_whole(target, content)
         except OSError as error:
             raise BadInput(f"Cannot write {target}: {error.strerror or error}.") from error
         return target
+
+    # ---- files
+
+    def read_attribution(self, path: str | os.PathLike[str], *, format: str = "auto", **params: Any) -> SavableFinding:
+        """The attribution in a file of another program; see `attnviz plugins --kind formats`.
+
+        Args:
+            format: a format's name, or "auto" for the first that the content fits.
+            params: what the format lets choose, such as the sequence of an Inseq file.
+
+        Raises:
+            UnknownName: no such format, or a parameter it does not have.
+            BadInput: no format fits, or the file does not hold what it should.
+        """
+        chosen = self._format(Path(path), format)
+        assert chosen.read is not None
+        found = chosen.read(path, **chosen.resolve(params))
+        if not isinstance(found, Finding) or found.result.kind != chosen.content:
+            raise PluginError(
+                f"Format {chosen.name} gave {type(found).__name__}, expected a Finding of {chosen.content}."
+            )
+        return SavableFinding(**_shallow(found), session=self)
+
+    def _format(self, path: Path, name: str) -> Format:
+        """The format of a name, or of the file's content."""
+        kind = Attribution.kind
+        fitting = {f.name: f for f in self.registry.formats.values() if f.content == kind and f.read is not None}
+        if name != "auto":
+            if name not in fitting:
+                raise UnknownName(f"format of {kind} files", name, fitting)
+            return fitting[name]
+        reasons = []
+        for candidate in fitting.values():
+            reason = candidate.handles(path) if candidate.handles else "it reads what is named as its own only."
+            if reason is None:
+                return candidate
+            reasons.append(f"{candidate.name}: {reason}")
+        raise BadInput(f"{path.name}: no format reads this file. {' '.join(reasons)}".strip())
 
     # ---- caches
 
@@ -688,7 +743,7 @@ class SavableFinding(Finding):
         return self.session
 
     def save(self, path: str | os.PathLike[str]) -> Path:
-        """Write to a file; the suffix picks the renderer: .html .png .svg .csv .json."""
+        """Write to a file; the suffix picks how: .html .png .svg .csv .json, of attributions also .inseq.json …"""
         return self._home().save(self, path)
 
     def render(self, renderer: str) -> View:

@@ -67,6 +67,24 @@ def _byte_of_character() -> Mapping[str, int]:
     return alphabet
 
 
+def piece_labels(pieces: Sequence[str]) -> tuple[str, ...]:
+    """Labels of vocabulary pieces ("Ġcat", "▁cat") where there is no tokenizer to ask, as files of other programs hold.
+
+    Pieces are taken for byte-level BPE where one holds its stand-in for a space or a line end, and for SentencePiece
+    where one begins with that one's space; else they are their own labels.
+    """
+    alphabet = _byte_of_character()
+    if any("\u0120" in piece or "\u010a" in piece for piece in pieces):
+        known = (all(character in alphabet for character in piece) for piece in pieces)
+        return tuple(
+            show_bytes(bytes(alphabet[character] for character in piece)) if fits else piece
+            for piece, fits in zip(pieces, known, strict=True)
+        )
+    if any(piece.startswith(_SPACE) for piece in pieces):
+        return tuple(piece.replace(_SPACE, " ") for piece in pieces)
+    return tuple(pieces)
+
+
 @dataclass(frozen=True)
 class TokenLabels:
     """What each id of a tokenizer stands for.

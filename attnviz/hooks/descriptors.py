@@ -196,9 +196,7 @@ class Analysis:
             if capability not in CAPABILITIES:
                 raise PluginError(str(UnknownName(f"capability of analysis {self.name}", capability, CAPABILITIES)))
         object.__setattr__(self, "requires", frozenset(self.requires))
-        names = [p.name for p in self.params]
-        if len(set(names)) != len(names):
-            raise PluginError(f"Analysis {self.name}: a parameter name appears twice in {names}.")
+        _check_params(f"Analysis {self.name}", self.params)
 
     def resolve(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """Every parameter with its value: given, else default.
@@ -207,11 +205,21 @@ class Analysis:
             UnknownName: a parameter this analysis does not have.
             BadInput: a value of the wrong type or out of bounds.
         """
-        known = {p.name: p for p in self.params}
-        for name in given:
-            if name not in known:
-                raise UnknownName(f"parameter of {self.name}", name, known)
-        return {name: param.parse(given.get(name)) for name, param in known.items()}
+        return _resolve(self.name, self.params, given)
+
+
+def _check_params(owner: str, params: tuple[Param, ...]) -> None:
+    names = [p.name for p in params]
+    if len(set(names)) != len(names):
+        raise PluginError(f"{owner}: a parameter name appears twice in {names}.")
+
+
+def _resolve(owner: str, params: tuple[Param, ...], given: Mapping[str, Any]) -> dict[str, Any]:
+    known = {p.name: p for p in params}
+    for name in given:
+        if name not in known:
+            raise UnknownName(f"parameter of {owner}", name, known)
+    return {name: param.parse(given.get(name)) for name, param in known.items()}
 
 
 @dataclass(frozen=True)
@@ -284,22 +292,41 @@ class Backend:
 
 @dataclass(frozen=True)
 class Format:
-    """Reads and writes one file format. `content` names what it carries, e.g. "conversation".
+    """Reads and writes one file format.
 
-    read   path -> the content;  write  content, path -> None; either may be None
+    content  what it carries: "conversation", or the kind of a result, such as "attribution" (the content is then a
+             Finding of that kind, which can be saved under its suffixes)
+    read     path, **params -> the content;  write  content, path -> None; either may be None
+    handles  path -> None if the file looks like one of this format, else what of it is missing; None = never asked, so
+             the format has to be named
+    params   what there is to choose when reading; int, float, bool, choice or text
     """
 
     name: str
     summary: str
     content: str
     suffixes: tuple[str, ...]
-    read: Callable[[Any], Any] | None = None
+    read: Callable[..., Any] | None = None
     write: Callable[[Any, Any], None] | None = None
+    handles: Callable[[Any], str | None] | None = None
+    params: tuple[Param, ...] = ()
 
     def __post_init__(self) -> None:
         _check_name("Format", self.name)
         if self.read is None and self.write is None:
             raise PluginError(f"Format {self.name}: expected read or write, got neither.")
+        _check_params(f"Format {self.name}", self.params)
+        if linked := [p.name for p in self.params if p.linked]:
+            raise PluginError(f"Format {self.name}: a file has no selection to follow; {', '.join(linked)} would.")
+
+    def resolve(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """Every parameter of reading with its value: given, else default.
+
+        Raises:
+            UnknownName: a parameter this format does not have.
+            BadInput: a value of the wrong type or out of bounds.
+        """
+        return _resolve(self.name, self.params, given)
 
 
 @dataclass(frozen=True)

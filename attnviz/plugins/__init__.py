@@ -27,6 +27,8 @@ BUILTIN = (
     "attnviz.plugins.renderers.csv_file",
     "attnviz.plugins.formats.conversation",
     "attnviz.plugins.formats.numbers",
+    "attnviz.plugins.formats.inseq",
+    "attnviz.plugins.formats.tokenlense",
     "attnviz.plugins.tools.calculator",
     "attnviz.plugins.menu",
 )

@@ -24,7 +24,7 @@ from attnviz.testing.fake import FakeModel
 from attnviz.testing.formats import check_format
 from attnviz.testing.renderers import check_renderer
 from attnviz.testing.require import require
-from attnviz.testing.samples import fake_request, sample_findings
+from attnviz.testing.samples import fake_request, sample_finding, sample_findings
 from attnviz.testing.tools import check_tool
 
 CONTENTS: Mapping[str, Any] = {
@@ -33,6 +33,7 @@ CONTENTS: Mapping[str, Any] = {
         {"role": "assistant", "content": "925 \N{SNOWMAN}"},
     ],
     "numbers": {"array": [[1.0, 2.0], [3.0, 4.5]], "names": ["pressure", "flow"]},
+    "attribution": sample_finding("attribution"),
 }
 """Something to write, by what a format carries."""
 
