@@ -19,7 +19,7 @@ from typing import Any
 from attnviz.hooks import BadInput
 
 _GZIP = b"\x1f\x8b"
-_SHOWN = 40  # characters of a value that a refusal quotes
+_SHOWN = 80  # characters of a file that a refusal quotes
 
 
 # --------------------------------------------------------------------------------------------- bytes
@@ -94,7 +94,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(found) < len(pairs):
         names = [name for name, _ in pairs]
         twice = next(name for name in found if names.count(name) > 1)
-        raise ValueError(f"the name {twice[:_SHOWN]!r} stands twice in one object")
+        raise ValueError(f"the name {shown(twice)!r} stands twice in one object")
     return found
 
 
@@ -102,6 +102,11 @@ def kind(value: Any) -> str:
     """What a JSON value is, in words."""
     names = {dict: "an object", list: "a list", str: "text", bool: "true or false", type(None): "null"}
     return names.get(type(value), "a number")
+
+
+def shown(text: str) -> str:
+    """The beginning of a stranger's text, in one line of characters that can be printed."""
+    return "".join(character if character.isprintable() else " " for character in text[:_SHOWN])
 
 
 def encodable(text: str) -> bool:
@@ -135,7 +140,7 @@ class Field:
         """All members of an object, by name."""
         if not isinstance(self.value, dict):
             raise self.refuse("an object")
-        return {name: Field(value, f"{self.where}, {name[:_SHOWN]}") for name, value in self.value.items()}
+        return {name: Field(value, f"{self.where}, {shown(name)}") for name, value in self.value.items()}
 
     def optional(self, name: str) -> Field | None:
         """A member; None where it is absent or null."""

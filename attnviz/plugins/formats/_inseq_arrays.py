@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from attnviz.hooks import Floats
 from attnviz.plugins.formats._attribution import MAX_BYTES
-from attnviz.plugins.formats._files import Field, kind
+from attnviz.plugins.formats._files import Field, kind, shown
 
 _TENSORS = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "F8_E4M3": "u1"}
 _DTYPES = {"float64": "<f8", "float32": "<f4", "float16": "<f2", "int64": "<i8", "int32": "<i4"}
@@ -59,16 +59,16 @@ def _from_safetensors(data: bytes, field: Field) -> Floats:
     try:
         tensors = dict(deserialize(data))  # type: ignore[no-untyped-call]
     except (SafetensorError, ValueError, OverflowError) as error:
-        raise field.refuse("a safetensors file in base64", f"{error}".split("\n", maxsplit=1)[0]) from None
+        raise field.refuse("a safetensors file in base64", shown(str(error))) from None
     if list(tensors) != ["attribution"]:
-        raise field.refuse("one tensor of the name attribution", ", ".join(sorted(tensors))[:80] or "none")
+        raise field.refuse("one tensor of the name attribution", shown(", ".join(sorted(tensors))) or "none")
     tensor = tensors["attribution"]
     if tensor["dtype"] not in _TENSORS:
         raise field.refuse(f"a tensor of type {', '.join(_TENSORS)}", str(tensor["dtype"]))
     flat = np.frombuffer(bytes(tensor["data"]), _TENSORS[tensor["dtype"]])
     if tensor["dtype"] == "F8_E4M3":
         flat = _float8(flat)
-    return _floats(flat).reshape(tensor["shape"])
+    return _floats(flat).reshape([int(length) for length in tensor["shape"]])
 
 
 def _float8(data: NDArray[np.uint8]) -> Floats:
