@@ -130,7 +130,11 @@ def _loading_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--backend", default="auto", help="how to load it (auto)")
     parser.add_argument("--revision", help="branch, tag or commit of a hub model")
     parser.add_argument("--dtype", default="auto", help="auto, float32, float16, bfloat16")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, mps; ndif: a hub model on NDIF")
+    parser.add_argument(
+        "--device",
+        default="auto",
+        help="auto, cpu, cuda, mps; spread: over all GPUs, memory and disk; ndif: a hub model on NDIF",
+    )
 
 
 # --------------------------------------------------------------------------------------------- commands

@@ -141,6 +141,7 @@ class Session:
             source: a name of the model menu, a folder, a hub id, a (module, tokenizer) pair, or a torch module that
                 reads numbers, alone or in a (module, example) pair.
             backend: a backend's name, or "auto" for the first that can load it.
+            device: "auto" (cuda, else mps, else cpu), one of those, or "spread" over all of them, memory and disk.
 
         Raises:
             UnknownName: no such backend.

@@ -11,7 +11,7 @@ from attnviz.registry import Registry
 from attnviz.ui.components import pieces
 from attnviz.ui.wish import FORMATS, NEW_TOKENS, OWN, default_entry, default_prompt
 
-DEVICES = ("auto", "cpu", "cuda", "mps", "ndif")
+DEVICES = ("auto", "cpu", "cuda", "mps", "spread", "ndif")
 STOP_TEXTS = "none; one on each line, \\n = new line"
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from attnviz.hooks import Floats, Ints, ModelError, Tokens
+from attnviz.plugins.backends.placement import run_device
 from attnviz.plugins.backends.stacks import has_decoder
 
 if TYPE_CHECKING:
@@ -113,6 +114,9 @@ def run_forward(runner: Runner, inputs: dict[str, Any]) -> Any:
 def input_device(module: torch.nn.Module) -> torch.device:
     """Where token ids go: the device of the embedding."""
     embedding = module.get_input_embeddings()
+    spread_to = run_device(embedding)
+    if spread_to is not None:
+        return spread_to
     return next(iter(embedding.parameters()), next(iter(module.parameters()))).device
 
 

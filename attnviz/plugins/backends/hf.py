@@ -41,5 +41,6 @@ def load(spec: ModelSpec) -> Model:
         BadInput: an unknown or absent device or data type.
     """
     from attnviz.plugins.backends.hf_model import load as load_hugging_face
+    from attnviz.plugins.backends.spread import one_at_a_time
 
-    return load_hugging_face(spec)
+    return one_at_a_time(load_hugging_face(spec))

@@ -56,6 +56,7 @@ from attnviz.plugins.backends.gradients import Gradients, find_gradients
 from attnviz.plugins.backends.lens import lens_table
 from attnviz.plugins.backends.live_rows import InterfaceRows, MapRows, watch_maps
 from attnviz.plugins.backends.loading import Loaded, load_model, quiet
+from attnviz.plugins.backends.placement import is_spread, shares
 from attnviz.plugins.backends.readout import Readout, find_readout
 from attnviz.plugins.backends.residual import watch
 from attnviz.plugins.backends.route import Route, choose_route, returned_maps
@@ -111,6 +112,11 @@ def _readout(loaded: Loaded) -> Readout | Unavailable:
 def _gradients(loaded: Loaded, readout: Readout | Unavailable) -> Gradients | Unavailable:
     if isinstance(readout, Unavailable):
         return readout
+    if is_spread(loaded.module):
+        return Unavailable(
+            f"{type(loaded.module).__name__}: its weights are spread over devices and come and go while it runs, and "
+            "gradients need them all at once."
+        )
     try:
         return find_gradients(loaded.module, readout, vocabulary_of(loaded))
     except Unavailable as reason:
@@ -412,7 +418,7 @@ def _card(
         vocabulary=vocabulary_of(loaded),
         positions=positions_of(loaded),
         dtype=str(parameter.dtype).removeprefix("torch."),
-        device=str(parameter.device),
+        device=", ".join(shares(module)) if is_spread(module) else str(parameter.device),
         parameters=sum(p.numel() for p in module.parameters()),
         causal=causal,
         route=route.name,

@@ -6,6 +6,7 @@ import contextlib
 import copy
 import hashlib
 import re
+import shutil
 import socket
 import threading
 import urllib.parse
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from attnviz.hooks import BadInput, ModelError, ModelSpec, UnknownName
+from attnviz.plugins.backends import placement
 from attnviz.plugins.backends.number_models import NUMBERS, why_no_text
 
 if TYPE_CHECKING:
@@ -112,7 +114,10 @@ def load_model(spec: ModelSpec) -> Loaded:
 def load_without_tokenizer(spec: ModelSpec) -> Loaded:
     """The same for a model that reads numbers; its tokenizer is None. Errors as of load_model."""
     with quiet():
-        return _twin(spec, spec.objects[0], None) if spec.objects is not None else _read(spec, text=False)
+        loaded = _twin(spec, spec.objects[0], None) if spec.objects is not None else _read(spec, text=False)
+    if placement.is_spread(loaded.module):
+        raise ModelError(f"{spec.source}: a model that reads numbers cannot be spread over devices: choose one.")
+    return loaded
 
 
 @contextlib.contextmanager
@@ -138,7 +143,7 @@ def quiet() -> Iterator[None]:
 
 
 def _read(spec: ModelSpec, *, text: bool = True) -> Loaded:
-    device = choose_device(spec.device)
+    device = choose_device("auto" if spec.device == placement.SPREAD else spec.device)
     source = _source(spec)
     config = _read_part(spec, "configuration", lambda: _config(source))
     if text and config.model_type in NUMBERS:  # a hub id of which nothing is known before
@@ -147,18 +152,32 @@ def _read(spec: ModelSpec, *, text: bool = True) -> Loaded:
     cls = _read_part(spec, "configuration", lambda: _model_class(config))
     files = _check_files(source)
     tokenizer = _read_part(spec, "tokenizer", lambda: _tokenizer(source)) if text else None
-    module, info = _read_part(spec, "weights", lambda: _weights(cls, source, dtype))
+    options, folder = placement.spreading() if spec.device == placement.SPREAD else ({}, None)
+    try:
+        module, info = _read_part(spec, "weights", lambda: _weights(cls, source, dtype, options))
+    except BaseException:
+        if folder is not None:
+            shutil.rmtree(folder, ignore_errors=True)
+        raise
+    if folder is not None:
+        placement.remove_with(module, folder)
     lost = sorted(info["missing_keys"]) + sorted(str(k[0]) for k in info["mismatched_keys"])
     if lost:
         raise ModelError(
             f"{spec.source}: the weights do not fit {type(module).__name__}; {len(lost)} tensors are missing or have "
             f"another shape ({_listed(lost)}). The files are incomplete or belong to another configuration."
         )
-    module = module.to(device).eval().requires_grad_(False)
+    if folder is None:
+        module = module.to(device)
+    module = module.eval().requires_grad_(False)
     unused = sorted(info["unexpected_keys"])
     notes = (f"{len(unused)} tensors of the files are not part of the model ({_listed(unused)})",) if unused else ()
     digest = digest_files(files) if files else digest_state(module)
-    return Loaded(spec.source, module, tokenizer, digest, notes)
+    return Loaded(spec.source, module, tokenizer, digest, (*notes, *_spread_note(module)))
+
+
+def _spread_note(module: torch.nn.Module) -> tuple[str, ...]:
+    return (placement.in_words(module),) if placement.is_spread(module) else ()
 
 
 def _listed(names: list[str]) -> str:
@@ -183,15 +202,33 @@ def _twin(spec: ModelSpec, module: torch.nn.Module, tokenizer: Any) -> Loaded:
     parameter = next((p for p in module.parameters() if p.is_floating_point()), None)
     if parameter is None:
         raise ModelError(f"{type(module).__name__} has no parameters.")
-    device, dtype = parameter.device, str(parameter.dtype).removeprefix("torch.")
-    if spec.device != "auto" and choose_device(spec.device) != device:
-        raise BadInput(f"The module is on {device}, not on {spec.device}: move it before, or leave the device to it.")
+    _check_device(spec.device, module, parameter.device)
+    dtype = str(parameter.dtype).removeprefix("torch.")
     if spec.dtype not in ("auto", dtype):
         raise BadInput(f"The module holds {dtype}, not {spec.dtype}: convert it before, or leave the data type to it.")
-    shared = {id(buffer): buffer for buffer in module.buffers()}
+    shared = placement.shared_stores(module) | {id(buffer): buffer for buffer in module.buffers()}
     shared |= {id(parameter): _without_gradient(parameter) for parameter in module.parameters()}
     twin = copy.deepcopy(module, shared).eval()
-    return Loaded(spec.source, twin, tokenizer, digest_state(module), ("shares its weights with a module in memory",))
+    notes = ("shares its weights with a module in memory", *_spread_note(twin))
+    return Loaded(spec.source, twin, tokenizer, digest_state(module), notes)
+
+
+def _check_device(name: str, module: torch.nn.Module, device: torch.device) -> None:
+    """Refuses a device other than the one that a module in memory is on.
+
+    Raises:
+        BadInput: where it is, and what was asked for.
+    """
+    spread = placement.is_spread(module)
+    if name == "auto" or (spread and name == placement.SPREAD):
+        return
+    if spread:
+        where = " and ".join(placement.shares(module))
+        raise BadInput(f"The module is spread over {where} by accelerate, not on {name}: leave the device to it.")
+    if name == placement.SPREAD:
+        raise BadInput(f"The module is on {device}: dispatch it with accelerate before, or leave the device to it.")
+    if choose_device(name) != device:
+        raise BadInput(f"The module is on {device}, not on {name}: move it before, or leave the device to it.")
 
 
 def _without_gradient(parameter: torch.nn.Parameter) -> torch.nn.Parameter:
@@ -299,10 +336,11 @@ def _tokenizer(source: _Source) -> Any:
     return tokenizer
 
 
-def _weights(cls: Any, source: _Source, dtype: torch.dtype) -> tuple[Any, dict[str, Any]]:
+def _weights(cls: Any, source: _Source, dtype: torch.dtype, options: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
     module, info = cls.from_pretrained(
         source.name,
         **source.options,
+        **options,
         dtype=dtype,
         use_safetensors=True,
         attn_implementation="eager",  # every family has it; the route is chosen afterwards
@@ -375,7 +413,7 @@ def choose_device(name: str) -> torch.device:
         return torch.device(next(kind for kind in ("cuda", "mps", "cpu") if has[kind]))
     match = re.fullmatch(r"(cpu|cuda|mps)(?::(\d+))?", name)
     if match is None:
-        raise UnknownName("device", name, ["auto", "cpu", "cuda", "cuda:0", "mps"])
+        raise UnknownName("device", name, ["auto", "cpu", "cuda", "cuda:0", "mps", placement.SPREAD])
     kind, index = match[1], match[2]
     count = torch.cuda.device_count() if kind == "cuda" else int(has[kind])
     if not has[kind] or (index is not None and int(index) >= count):
@@ -430,7 +468,8 @@ def digest_state(module: torch.nn.Module) -> str:
     import torch
 
     total = hashlib.sha256()
-    for name, tensor in sorted(module.state_dict().items()):
+    for name in sorted(module.state_dict()):
+        tensor = placement.tensor_of(module, name)
         total.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
         total.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
     return total.hexdigest()

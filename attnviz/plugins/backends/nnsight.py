@@ -13,6 +13,7 @@ from pathlib import Path
 
 from attnviz.hooks import Backend, Model, ModelError, ModelSpec, hookimpl
 from attnviz.plugins.backends import hf
+from attnviz.plugins.backends.placement import SPREAD
 
 if importlib.util.find_spec("nnsight") is None:
     raise ModuleNotFoundError("No module named 'nnsight'", name="nnsight")
@@ -27,6 +28,8 @@ def attnviz_backends() -> list[Backend]:
 
 def handles(spec: ModelSpec) -> str | None:
     """None if this backend can load `spec`, else why not. Reads no weights and imports no framework."""
+    if spec.device == SPREAD:
+        return "a model that accelerate has spread cannot be traced by nnsight"
     return _not_on_ndif(spec) if spec.device == "ndif" else hf.handles(spec)
 
 

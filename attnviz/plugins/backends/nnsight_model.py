@@ -22,6 +22,7 @@ from attnviz.plugins.backends import hf_model
 from attnviz.plugins.backends.forward import Runner
 from attnviz.plugins.backends.hf_model import HuggingFaceModel
 from attnviz.plugins.backends.loading import Loaded, quiet
+from attnviz.plugins.backends.placement import is_spread
 
 if TYPE_CHECKING:
     import torch
@@ -42,6 +43,8 @@ def import_nnsight() -> ModuleType:
 def load(spec: ModelSpec) -> NNsightModel:
     """Loads, looks at and checks a model, then wraps it. See loading.load_model for errors."""
     plain = hf_model.load(spec)
+    if is_spread(plain.loaded.module):
+        raise ModelError(f"{spec.source}: nnsight cannot trace a model that accelerate has spread: use backend hf.")
     note = "runs inside nnsight traces, one at a time"
     card = replace(plain.card, notes=(*plain.card.notes, note))
     _take_gradients(plain.loaded.module)

@@ -229,7 +229,7 @@ def _added_first(passages: Sequence[Passage], block: torch.nn.Module, multiplier
     whole = first_passage(passages, block)
     if whole.inside is None or whole.outside is None:
         return None
-    change = (whole.outside - whole.inside) / multiplier
+    change = (whole.outside - whole.inside.to(whole.outside.device)) / multiplier  # blocks may lie on several GPUs
     inner = {id(part) for part in block.modules()} - {id(block)}
     parts = [
         (p.module, p.outside.reshape(change.shape))  # OPT's MLP works on [T, d]
@@ -285,7 +285,7 @@ def site_states(
         if sublayers:
             names.append(f"attention {index}")
             change = _kept(first_passage(passages, added[index]).outside) * readout.multiplier
-            states.append(_kept(whole.inside) + change)
+            states.append(_kept(whole.inside).to(change.device) + change)
         names.append(f"block {index}")
         states.append(_kept(whole.outside))
     logits = output.logits[0]

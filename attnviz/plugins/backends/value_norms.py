@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from attnviz.plugins.backends.forward import tolerance
+from attnviz.plugins.backends.placement import tensor_of
 from attnviz.plugins.backends.residual import Passage
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ class Projection:
 
     def matrix(self) -> torch.Tensor:
         """[H·D_v, d]."""
-        weight: torch.Tensor = self.module.weight.detach()  # type: ignore[union-attr]
+        weight = tensor_of(self.module, "weight").detach()
         matrix = weight.T if self.transposed else weight
         return matrix if self.copies == 1 else matrix.repeat(self.copies, 1)
 
@@ -71,13 +72,12 @@ def find_projection(passages: Sequence[Passage], output: torch.Tensor) -> Projec
 
 def _gives(projection: Projection, given: torch.Tensor, returned: torch.Tensor) -> bool:
     """Whether input · matrix + bias is what the module returned."""
-    matrix = projection.matrix()
+    matrix = projection.matrix().to(given.device)
     if matrix.shape != (given.shape[1], returned.shape[1]) or not matrix.is_floating_point():
         return False
     expected = given.float() @ matrix.float()
-    bias = getattr(projection.module, "bias", None)
-    if bias is not None:
-        expected = expected + bias.float()
+    if getattr(projection.module, "bias", None) is not None:
+        expected = expected + tensor_of(projection.module, "bias").detach().to(given.device).float()
     apart = float((expected - returned.float()).abs().max())
     return apart <= tolerance(returned.dtype) * max(1.0, float(returned.abs().max()))
 
@@ -91,7 +91,7 @@ def value_norms(value: torch.Tensor, projection: Projection, heads: int) -> torc
     import torch
 
     exact = torch.float32 if value.device.type == "mps" else torch.float64  # MPS has no float64
-    matrix = projection.matrix().unflatten(0, (heads, value.shape[2]))  # [H, D_v, d]
+    matrix = projection.matrix().to(value.device).unflatten(0, (heads, value.shape[2]))  # [H, D_v, d]
     repeat = heads // value.shape[0]
     norms = torch.empty(heads, value.shape[1], dtype=torch.float32, device=value.device)
     for head in range(heads):
