@@ -15,6 +15,10 @@ test *arguments:
 test-slow:
     python -m pytest -m slow
 
+# against Inseq itself, in an environment with requirements-oracles.txt
+oracles:
+    python -m pytest -m oracles
+
 # style, layering, types
 lint:
     ruff check .
