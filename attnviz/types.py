@@ -720,7 +720,7 @@ class Attribution(Result):
     """How much each source has to do with each target: rows = targets, columns = sources.
 
     method           name of the analysis that made it
-    target_function  what was explained: log_probability, logit, probability, contrast, entropy, kl
+    target_function  what was explained: log_probability, logit, probability, contrast, entropy, kl; none
     targets, sources R and C spans of tokens; a target may be the token that would come next, which the run does not
                      have: its index is the number of tokens
     scores           [R, C] raw, in `unit`, signed where the method has signs; exactly 0 for a source that does not

@@ -40,14 +40,7 @@ def run(request: AnalysisRequest) -> TokenMatrix:
     sinks = find_sinks(trace, request.tokens)
     exclude = bool(request.params["exclude_sinks"])
     last = _last_layer(trace, request.params["through_layer"])
-    rolled = np.eye(count)
-    order = _order(request, last)
-    for step, index in enumerate(order):
-        request.progress(step / len(order), f"layer {step} of {len(order)}")
-        capture = trace.layers[index]
-        if capture is not None:
-            mean = mean_of_heads(capture, sinks.columns(capture) if exclude else ())
-            pass_on(rolled, mean, slice(*capture.row_span), slice(*capture.column_span))
+    rolled = roll(request, last, sinks, exclude=exclude)
     left_out = sinks.positions if exclude else ()
     positions = np.arange(count)
     return TokenMatrix(
@@ -58,6 +51,19 @@ def run(request: AnalysisRequest) -> TokenMatrix:
         info=_info(request, last, sinks),
         warnings=_warnings(trace, last, left_out),
     )
+
+
+def roll(request: AnalysisRequest, last: int, sinks: Sinks, *, exclude: bool) -> Square:
+    """R [T, T] from the embedding through layer `last`."""
+    rolled = np.eye(len(request.tokens))
+    order = _order(request, last)
+    for step, index in enumerate(order):
+        request.progress(step / len(order), f"layer {step} of {len(order)}")
+        capture = request.trace.layers[index]
+        if capture is not None:
+            mean = mean_of_heads(capture, sinks.columns(capture) if exclude else ())
+            pass_on(rolled, mean, slice(*capture.row_span), slice(*capture.column_span))
+    return rolled
 
 
 def _order(request: AnalysisRequest, last: int) -> list[int]:

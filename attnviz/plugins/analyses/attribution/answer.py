@@ -10,6 +10,7 @@ import numpy as np
 from attnviz.hooks import AnalysisRequest, Attribution, Floats, Span
 from attnviz.plugins.analyses.attribution.engine import Engine, differentiable
 from attnviz.plugins.analyses.attribution.question import Question, ask
+from attnviz.plugins.analyses.attribution.target_functions import NOTHING, TargetFunction
 
 
 @dataclass(frozen=True)
@@ -127,17 +128,24 @@ def _lines(request: AnalysisRequest, question: Question) -> tuple[str, ...]:
         f"Rows: {_counted(question.targets, request.params['targets'], 'target')}. Columns: "
         f"{_counted(question.sources, request.params['sources'], 'source')}, all that comes before the last target; a "
         "source that does not come before a target is exactly 0.",
-        f"Explained: {_NUMBERS[function.name].format(other)}, as predicted at the position before the target.",
+        *_explained(function, other),
         "Normalised: a row divided by the sum of its absolute scores.",
     ]
     if any(span.stop - span.index > 1 for span in question.targets):
-        lines.append("The number of a target of several tokens is the sum over its tokens.")
+        how = "mean" if function is NOTHING else "sum"
+        lines.append(f"The number of a target of several tokens is the {how} over its tokens.")
     if question.assumed:
         label = request.model.label(question.ids[-1])
         lines.append(
             f"The last target, {label!r}, is not in the run: it is the model's own first choice for what comes next."
         )
     return tuple(lines)
+
+
+def _explained(function: TargetFunction, other: str) -> list[str]:
+    if function is NOTHING:
+        return []
+    return [f"Explained: {_NUMBERS[function.name].format(other)}, as predicted at the position before the target."]
 
 
 def _counted(spans: Sequence[Span], unit: str, what: str) -> str:

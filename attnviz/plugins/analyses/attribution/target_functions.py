@@ -38,7 +38,7 @@ class TargetFunction:
 
     @property
     def unit(self) -> str:
-        return UNITS[self.name]
+        return UNITS.get(self.name, "")
 
     def __call__(self, logits: torch.Tensor, ids: torch.Tensor, reference: torch.Tensor | None = None) -> torch.Tensor:
         """[..., P, V] logits -> [..., P]. ids [P] targets; reference [P, V] log-probabilities of the run, for kl."""
@@ -57,3 +57,7 @@ class TargetFunction:
             return -(logprobs.exp() * logprobs).sum(-1) / math.log(2)
         assert reference is not None
         return (reference.exp() * (logprobs - reference)).sum(-1) / math.log(2)
+
+
+NOTHING = TargetFunction("none")
+"""Of a method that reads something off the model and explains no number of it."""
