@@ -30,6 +30,7 @@ BUILTIN = (
     "attnviz.plugins.formats.numbers",
     "attnviz.plugins.formats.inseq",
     "attnviz.plugins.formats.tokenlense",
+    "attnviz.plugins.formats.result_json",
     "attnviz.plugins.tools.calculator",
     "attnviz.plugins.menu",
 )

@@ -45,7 +45,9 @@ def test_one_format_becomes_the_other_and_back(names, session, tmp_path):
 
 def test_a_plain_json_stays_ours(session, tmp_path):
     found = session.read_attribution(SALIENCY)
-    assert json.loads(found.save(tmp_path / "a.json").read_text())["kind"] == "attribution"
+    again = session.read_attribution(found.save(tmp_path / "a.json"))
+    assert again.to_json() == found.to_json()
+    assert again.tokens.segments == ()
 
 
 def test_only_attributions_are_saved_so(session, tmp_path):
@@ -64,7 +66,7 @@ def test_the_content_says_which_format_it_is(session, tmp_path):
 
 
 def test_unknown_names_are_listed(session):
-    with pytest.raises(UnknownName, match="Known: inseq, tokenlense"):
+    with pytest.raises(UnknownName, match="Known: attnviz, inseq, tokenlense"):
         session.read_attribution(SALIENCY, format="inseqq")
     with pytest.raises(UnknownName, match="Known: aggregation, sequence"):
         session.read_attribution(SALIENCY, sequences=1)
