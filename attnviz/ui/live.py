@@ -45,10 +45,14 @@ class GrowingAnswer:
     def value(self) -> dict[str, Any]:
         """What the page draws.
 
-        weights   of the newest token's row on each token, in units of 0.01 %, mean over `heads` heads of `layers`
-                  layers; None before the first, and of a model without attention (`missing` says why)
+        weights   of the newest token's row on each token, in units of 0.01 %, mean over those of `heads` heads of
+                  `layers` layers that see the token, None where no head does; None before the first row, and of a
+                  model without attention (`missing` says why)
         newest    index of the token that was chosen at the token before it
-        without   layers that have no attention
+        without   layers that have no row for it
+        sinks     what learned sinks beside the tokens take, in the same units
+        target    first token of the decoder, of a model with encoder and decoder: the rows over source and target sum
+                  to 1 each; else None
         """
         row, start = self.row, len(self.prompt)
         stop = start + len(self.labels) if row is None else row.position + 1
@@ -62,13 +66,21 @@ class GrowingAnswer:
         }
         if row is not None:
             mean, heads, layers = mean_row(row)
-            tenths = np.round(10_000 * mean).astype(int).tolist()
-            value |= {"weights": tenths, "newest": row.position, "heads": heads, "layers": layers}
-            value["without"] = len(self.card.layers) - layers
+            value["weights"] = [round(10_000 * weight) if np.isfinite(weight) else None for weight in mean.tolist()]
+            value |= {"newest": row.position, "heads": heads, "layers": layers, "target": self.prompt.decoder_from}
+            value |= {"without": len(self.card.layers) - layers, "sinks": round(10_000 * self._beside(mean))}
         return value
+
+    def _beside(self, mean: Floats) -> float:
+        """What the rows leave to learned sinks."""
+        parts = np.split(mean, [self.prompt.decoder_from or 0])
+        return float(sum(1 - part.sum() for part in parts if np.isfinite(part).any()))
 
 
 def mean_row(row: LiveRow) -> tuple[Floats, int, int]:
-    """[K] mean over every head there is, how many they are, and the number of layers that have any."""
-    there: Bools = np.isfinite(row.weights[..., 0])  # [L, H]
-    return row.weights[there].mean(axis=0), int(there.sum()), int(there.any(axis=1).sum())
+    """[K] mean over the heads that see each token (NaN: none does), how many heads have a row, in how many layers."""
+    seen: Bools = np.isfinite(row.weights)  # [L, H, K]
+    count = seen.sum(axis=(0, 1))
+    mean = np.where(seen, row.weights, 0).sum(axis=(0, 1)) / np.where(count, count, np.nan)
+    there = np.any(seen, axis=-1)
+    return mean, int(np.sum(there)), int(np.sum(np.any(there, axis=1)))

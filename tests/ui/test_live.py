@@ -53,7 +53,7 @@ def test_an_answer_grows_with_what_its_newest_token_was_chosen_from(new_page):
     top = max(weights[1:])
     assert state["shades"][1:newest] == pytest.approx([(weight / top) ** 0.5 for weight in weights[1:]], abs=0.03)
     assert f"token {newest}, " in state["line"]
-    assert "mean over all 8 heads of 2 layers (1 more has no attention)" in state["line"]
+    assert "mean over all 8 heads of the 2 layers that have one (1 more has none)" in state["line"]
     assert "Sinks are in: the first token has" in state["line"]
     assert not state["strip"]
     page.wait_for_selector(".app-panel [data-ready='1']")

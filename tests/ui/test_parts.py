@@ -124,7 +124,36 @@ def test_a_growing_answer_says_what_its_newest_token_was_chosen_from():
     assert (value["labels"], value["newest"]) == (["<bos>", "a", "b", "c"], 3)
     assert (value["weights"], value["heads"], value["layers"], value["without"]) == ([4000, 4000, 2000], 2, 1, 2)
     assert value["segments"] == [["prompt", 0, 3], ["answer", 3, 4]]
-    assert growing.pause == 0.1
+    assert (growing.pause, value["sinks"]) == (0.1, 0)
+
+
+def test_what_learned_sinks_take_is_no_matter_of_rounding():
+    """401 tokens of 0.003 %, which round to nothing, are 1.2 % together: 98.8 % are beside them."""
+    from attnviz.hooks import LiveRow
+    from attnviz.ui.live import GrowingAnswer
+
+    model = FakeModel()
+    growing = GrowingAnswer(model.tokenize("a" * 400), model.card, model.label)
+    growing.add(ord("c"))
+    growing.hear(LiveRow(401, ord("c"), np.full((1, 1, 401), 3e-5, np.float32)))
+    value = growing.value()
+    assert set(value["weights"]) == {0}
+    assert value["sinks"] == 9880
+
+
+def test_source_and_target_of_a_growing_answer_have_means_of_their_own():
+    """Cross-attention sees the two tokens of the source, the decoder its own two; the encoder has no row."""
+    from attnviz.hooks import LiveRow
+    from attnviz.ui.live import mean_row
+
+    weights = np.full((3, 2, 4), np.nan, np.float32)
+    weights[1, :, 2:] = [[0.5, 0.5], [1.0, 0.0]]
+    weights[2, :, :2] = [[0.2, 0.8], [0.4, 0.6]]
+    mean, heads, layers = mean_row(LiveRow(4, 0, weights))
+    np.testing.assert_allclose(mean, [0.3, 0.7, 0.75, 0.25], rtol=1e-6)
+    assert (heads, layers) == (4, 2)
+    weights[2] = np.nan  # nothing sees the source
+    assert np.isnan(mean_row(LiveRow(4, 0, weights))[0][:2]).all()
 
 
 def test_long_answers_are_told_less_often():

@@ -44,12 +44,12 @@ function grow(value) {
 }
 
 function shade(value) {
-  const weights = value.weights || [];
-  const top = Math.max(...(weights.length > 1 ? weights.slice(1) : weights), 1);
+  const weights = value.weights || [], others = weights.filter((_, index) => index && index !== value.target);
+  const top = Math.max(...(others.length ? others : weights), 1);
   tokens.forEach((token, index) => {
     const weight = weights[index] || 0;
     token.style.setProperty("--shade", Math.min(1, Math.sqrt(weight / top)).toFixed(3));
-    token.title = index < weights.length ? `token ${index} · ${percent(weight)}` : `token ${index}`;
+    token.title = typeof weights[index] === "number" ? `token ${index} · ${percent(weight)}` : `token ${index}`;
     token.classList.toggle("app-newest", index === value.newest);
   });
   return top;
@@ -61,14 +61,17 @@ function words(value, top) {
     const why = value.missing ? `What it was chosen from is not shown. ${value.missing}` : "The prompt is being read.";
     return `Answer in the making. ${why}${before}`;
   }
-  const at = value.newest - 1, rest = 10000 - value.weights.reduce((a, b) => a + b, 0);
+  const at = value.newest - 1, both = typeof value.target === "number";
   const named = (index) => `“${readable(value.labels[index])}”`;
-  const without = value.without ? ` (${value.without} more ${value.without === 1 ? "has" : "have"} no attention)` : "";
+  const without = value.without ? ` (${value.without} more ${value.without === 1 ? "has" : "have"} none)` : "";
+  const parts = both ? ", over the source and over the target 100 % each" : "";
+  const firsts = [0, ...(both ? [value.target] : [])].filter((index) => typeof value.weights[index] === "number");
+  const sinks = firsts.map((index) => `${index ? "that of the target" : `the first token${both ? " of the source" : ""}`} has `
+    + `${percent(value.weights[index])}${value.weights[index] > top ? " and is drawn no darker" : ""}`);
+  if (value.sinks > 0) sinks.push(`learned sinks beside the tokens have ${percent(value.sinks)}`);
   return `Answer in the making: token ${value.newest}, ${named(value.newest)}, was chosen at token ${at}, ${named(at)}. `
-    + `Shade: weight of that row on each token, mean over all ${value.heads} heads of ${value.layers} layers${without}; `
-    + `square root, darkest = ${percent(top)}. `
-    + `Sinks are in: the first token has ${percent(value.weights[0])}${value.weights[0] > top ? " and is drawn no darker" : ""}`
-    + `${rest > 100 ? `, learned sinks beside the tokens ${percent(rest)}` : ""}.${before}`;
+    + `Shade: weight of that row on each token, mean over all ${value.heads} heads of the ${value.layers} layers `
+    + `that have one${without}${parts}; square root, darkest = ${percent(top)}. Sinks are in: ${sinks.join(", ")}.${before}`;
 }
 
 function draw() {
