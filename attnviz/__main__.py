@@ -85,9 +85,7 @@ def _parser() -> _Parser:
 
     run = command("run", _run, "Run one analysis and print its result as JSON.")
     run.add_argument("analysis", metavar="ANALYSIS", help="a name from `attnviz plugins --kind analyses`")
-    _prompt_options(run).add_argument(
-        "--array", metavar="FILE", help="numbers for a model that reads them: .npy, or .csv of [time, channel]"
-    )
+    _prompt_options(run)
     run.add_argument("-p", "--param", action="append", default=[], metavar="NAME=VALUE", help="parameter; repeatable")
     run.add_argument("--out", metavar="FILE", help="write .json, .csv, .html, .png or .svg instead of printing")
 
@@ -115,15 +113,17 @@ def _parser() -> _Parser:
     return parser
 
 
-def _prompt_options(parser: argparse.ArgumentParser) -> argparse._MutuallyExclusiveGroup:
-    """Options of a model and of what it is to read; returns the group of the latter."""
+def _prompt_options(parser: argparse.ArgumentParser) -> None:
+    """Options of a model and of what it is to read."""
     given = parser.add_mutually_exclusive_group(required=True)
     given.add_argument("--text", help="the prompt")
     given.add_argument("--file", metavar="FILE", help="read the prompt from a text file (- = standard input)")
     given.add_argument("--messages", metavar="FILE", help='a conversation as JSON: [{"role": "user", "content": "…"}]')
+    given.add_argument(
+        "--array", metavar="FILE", help="numbers for a model that reads them: .npy, or .csv of [time, channel]"
+    )
     parser.add_argument("--model", default="demo", help="menu name, folder or hub id (demo)")
     _loading_options(parser)
-    return given
 
 
 def _loading_options(parser: argparse.ArgumentParser) -> None:
@@ -332,7 +332,7 @@ def _params(texts: Sequence[str]) -> dict[str, str]:
 def _prompt(session: Session, options: argparse.Namespace) -> dict[str, Any]:
     if options.messages is not None:
         return {"messages": _read(session, "conversation", "--messages", options.messages)}
-    if getattr(options, "array", None) is not None:
+    if options.array is not None:
         return dict(_read(session, "numbers", "--array", options.array))
     return {"text": options.text if options.file is None else _read_text(options.file)}
 

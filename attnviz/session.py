@@ -646,6 +646,8 @@ class LoadedModel:
         text: str | None = None,
         *,
         messages: Sequence[Message] | None = None,
+        array: NDArray[Any] | None = None,
+        names: Sequence[str] | None = None,
         max_new_tokens: int = 40,
         temperature: float = 0.0,
         top_p: float = 1.0,
@@ -673,7 +675,7 @@ class LoadedModel:
         _check_sampling(sampling)
         if "generation" not in self.card.capabilities:
             raise Unavailable(f"{self.name} cannot generate. {self.card.missing.get('generation', '')}".strip())
-        prompt = self.tokenize(text, messages=messages)
+        prompt = self.tokenize(text, messages=messages, array=array, names=names)
         asked = _Asked(cancelled)
         listening = {} if on_row is None else {"on_row": on_row}
         answer = self.session.model(self.spec).generate(prompt, sampling, on_token, asked, **listening)

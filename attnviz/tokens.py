@@ -379,7 +379,7 @@ def begin_target(source: Tokens, ids: Sequence[int], labels: TokenLabels) -> Tok
         labels=(*source.labels, *(labels.label(int(i)) for i in ids)),
         offsets=np.concatenate([source.offsets, np.full((len(ids), 2), -1, np.int64)]),
         special=np.concatenate([source.special, np.ones(len(ids), bool)]),
-        text=f"{source.text}\n",
+        text=f"{source.text}\n" if source.text else "",
         segments=(*roles, Segment("source", 0, count), Segment("target", count, start)),
         values=source.values,
         decoder_from=count,

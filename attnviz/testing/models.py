@@ -136,7 +136,8 @@ def _tokens_of(model: Model, values: NDArray[Any]) -> Tokens:
         f"tokenize_values: expected the array of shape {values.shape} in Tokens.values.",
     )
     require(len(tokens) > 1, f"tokenize_values: expected several tokens of the array, got {len(tokens)}.")
-    require(bool((tokens.ids == -1).all()), "tokenize_values: a token that stands for numbers has the id -1.")
+    numbers = tokens.ids[: tokens.decoder_from]
+    require(bool((numbers == -1).all()), "tokenize_values: a token that stands for numbers has the id -1.")
     bad = values.astype(np.float64)
     bad.flat[0] = np.nan
     readers: dict[str, Callable[[], Tokens]] = {

@@ -11,11 +11,10 @@ from attnviz.session import ROLES, TracedRun
 
 
 def prompt_of(run: Run) -> str:
-    """The prompt alone: the text up to the first character of the answer."""
-    if run.generated_from is None:
-        return run.text
-    starts = [start for start in run.tokens.offsets[run.generated_from :, 0].tolist() if start >= 0]
-    return run.text[: min(starts, default=len(run.text))]
+    """The prompt alone: the text up to the first character of the answer, which of an encoder's text is a new line."""
+    spans = run.tokens.offsets[len(run.tokens) if run.generated_from is None else run.generated_from :, 0]
+    prompt = run.text[: min((start for start in spans.tolist() if start >= 0), default=len(run.text))]
+    return prompt if run.tokens.decoder_from is None else prompt.removesuffix("\n")
 
 
 def messages_of(run: Run) -> list[dict[str, str]]:

@@ -17,11 +17,13 @@ from attnviz.plugins.backends import hf
 from attnviz.plugins.backends.attention_function import collecting
 from attnviz.plugins.backends.capture import AttentionCollector
 from attnviz.plugins.backends.loading import quiet
+from attnviz.plugins.backends.sound import Sound
 from attnviz.plugins.backends.stacks import has_decoder
 
 VOCABULARY = 200
 COUNT = 24  # tokens of the run that is compared
 SOURCE = 14  # of them, those that an encoder reads where a decoder reads the rest
+MELS = 10  # features of a frame of sound
 PROMPT, ANSWER = 10, 8  # tokens of a prompt, and of what is generated after it
 WINDOW = 6  # shorter than the run and than prompt and answer
 TOP_K = 4
@@ -65,6 +67,8 @@ BOTH = {
     "d_model": 64, "encoder_layers": 2, "decoder_layers": 3, "encoder_attention_heads": 4, "decoder_attention_heads": 4,
     "encoder_ffn_dim": 96, "decoder_ffn_dim": 96, "decoder_start_token_id": 2, "forced_eos_token_id": 2, **ENDS,
 }  # fmt: skip
+
+HEARS = {**BOTH, "num_mel_bins": MELS, "max_source_positions": SOURCE, "max_target_positions": 64}
 
 CAUSAL, MASKED, BARE = "AutoModelForCausalLM", "AutoModelForMaskedLM", "AutoModel"
 SEQ2SEQ = "AutoModelForSeq2SeqLM"
@@ -182,6 +186,7 @@ ENCODER_DECODERS = {
     "m2m_100": Family("m2m_100", BOTH, STACKS, auto=SEQ2SEQ),
     "blenderbot": Family("blenderbot", BOTH, STACKS, auto=SEQ2SEQ),
     "switch_transformers": Family("switch_transformers", {**T5, "num_experts": 4}, STACKS, auto=SEQ2SEQ),
+    "whisper": Family("whisper", HEARS, STACKS, auto="AutoModelForSpeechSeq2Seq"),
     "led": Family("led", {**BOTH, "attention_window": [8, 8]}, ("none",) * 2, route="none", auto=SEQ2SEQ),
     "longt5": Family("longt5", T5, ("none",) * 2, route="none", auto=SEQ2SEQ),
 }
@@ -219,10 +224,19 @@ def random_module(family: str, vocabulary: int = VOCABULARY, **changes: Any) -> 
 
 
 def random_tokens(module: Any = None, count: int = COUNT, source: int = SOURCE) -> Tokens:
-    """Ids without a text; of a module with encoder and decoder the first `source` are the encoder's."""
+    """Ids without a text; of a module with encoder and decoder the first `source` are the encoder's.
+
+    Of one that hears these are SOURCE pieces of noise instead.
+    """
+    sound = None if module is None else Sound.of(module)
+    if sound is not None:
+        count, source = count - source + SOURCE, SOURCE
     ids = np.random.default_rng(0).integers(3, VOCABULARY, count)
     blank, split = ("x",) * count, source if module is not None and has_decoder(module) else None
-    return Tokens(ids, blank, np.full((count, 2), -1), np.zeros(count, bool), "x" * count, decoder_from=split)
+    values = None if sound is None else np.random.default_rng(1).normal(size=(MELS, 2 * SOURCE)).astype(np.float32)
+    if values is not None:
+        ids[:SOURCE] = -1
+    return Tokens(ids, blank, np.full((count, 2), -1), np.zeros(count, bool), "x" * count, (), values, split)
 
 
 def load(family: str, module: Any, tokenizer: Any) -> Model:
@@ -243,7 +257,10 @@ def inputs_of(tokens: Tokens, stop: int | None = None) -> dict[str, Any]:
     if tokens.decoder_from is None:
         return {"input_ids": batch(tokens.ids[:stop])}
     split = tokens.decoder_from
-    return {"input_ids": batch(tokens.ids[:split]), "decoder_input_ids": batch(tokens.ids[split:stop])}
+    target = {"decoder_input_ids": batch(tokens.ids[split:stop])}
+    if tokens.values is not None:
+        return {"input_features": batch(tokens.values), **target}
+    return {"input_ids": batch(tokens.ids[:split]), **target}
 
 
 def run_eager(
@@ -353,7 +370,7 @@ def _compare_answer(model: Any, module: Any) -> tuple[int, float | None]:
         run = model.generate(prompt, Sampling(max_new_tokens=ANSWER, repetition_penalty=penalty))
         trace = model.trace(run, Want()) if "attention" in model.card.capabilities else None
         layers = [] if trace is None else [layer for layer in trace.layers if layer is not None]
-        for stop in range(PROMPT, len(run) + 1):
+        for stop in range(len(prompt), len(run) + 1):
             maps, logits = run_eager(module, run, stop)
             chosen = int(_penalised(logits[-1], run.ids[split:stop], penalty).argmax())
             assert stop == len(run) or run.ids[stop] == chosen, f"token {stop} is {run.ids[stop]}, argmax is {chosen}"
@@ -364,7 +381,7 @@ def _compare_answer(model: Any, module: Any) -> tuple[int, float | None]:
                 found = np.stack([layer.pattern(head, slice(at, at + 1))[0] for head in range(layer.heads)])
                 later = found.shape[1] - weights.shape[2]  # keys that were not there yet
                 rows.append(_apart(found, np.pad(weights[:, -1], ((0, 0), (0, later)))))
-        lengths.append(len(run) - PROMPT)
+        lengths.append(len(run) - len(prompt))
         assert lengths[-1] == ANSWER or run.ids[-1] == ENDS["eos_token_id"], f"stopped after {lengths[-1]} tokens"
     return max(lengths), max(rows, default=None)
 

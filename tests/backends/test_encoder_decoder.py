@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from functools import partial
 
 import numpy as np
 import pytest
 
+from attnviz.__main__ import main
 from attnviz.hooks import BadInput, ModelError, ModelSpec, Sampling, Segment, Unavailable, Want
 from attnviz.plugins.backends import hf
+from attnviz.registry import load_registry
+from attnviz.runfile import read_run
+from attnviz.session import Session
 from attnviz.testing import check_backend
 from tests.backends.families import inputs_of, patterns, random_module, random_tokens, run_eager
 
@@ -253,3 +258,79 @@ def test_nothing_is_left_of_a_run_that_fails(loaded):
         assert state.keys() == after[name].keys()
         assert state["_forward_hooks"] == after[name]["_forward_hooks"]
         assert state["training"] == after[name]["training"]
+
+
+# --------------------------------------------------------------------------------------------- session, files, commands
+
+
+@pytest.fixture(scope="module")
+def answered(model_folder):
+    session = Session(load_registry())
+    return session.load(str(model_folder("t5"))).generate(TEXT, max_new_tokens=12, repetition_penalty=2.0, stop=["\n"])
+
+
+def test_a_session_answers(answered):
+    prompt = answered.model.tokenize(TEXT)
+    assert answered.generated_from == len(prompt) == prompt.decoder_from + 1
+    assert answered.text == f"{TEXT}\n{answered.answer}"
+    assert answered.answer
+    assert answered.run.ended in ("length", "end token")  # the end of the source is no stop text
+    session = answered.model.session
+    assert session.estimate(answered.run, Want()).bytes == answered.captured.nbytes
+
+
+def test_every_analysis_of_a_session_has_a_result(answered):
+    session, done = answered.model.session, []
+    for name in session.registry.analyses:
+        if session.check(session.analysis(name), answered.model.card) is None:
+            done.append(answered.analyze(name))
+    assert len(done) > 5
+    assert {finding.layers for finding in done} == {tuple(layer.name for layer in answered.model.card.layers)}
+    assert len({finding.provenance for finding in done}) == len(done)
+
+
+def test_a_run_file_gives_the_run_back(answered, tmp_path):
+    answered.write(tmp_path / "run")
+    again = read_run(tmp_path / "run")
+    assert again.run.tokens.decoder_from == answered.tokens.decoder_from
+    assert again.run.tokens.segments == answered.tokens.segments
+    assert again.card == answered.model.card
+    for ours, theirs in zip(again.trace.layers, answered.captured.layers, strict=True):
+        assert (ours.queries, ours.keys, dict(ours.absent)) == (theirs.queries, theirs.keys, dict(theirs.absent))
+        np.testing.assert_array_equal(ours.pattern(1), theirs.pattern(1))
+
+
+def test_where_the_decoder_begins_is_part_of_what_a_run_is(answered):
+    session, tokens = answered.model.session, answered.tokens
+    moved = session.start(answered.model, replace(tokens, decoder_from=tokens.decoder_from - 1))
+    ours, theirs = moved.analyze("attention_stats"), answered.analyze("attention_stats")
+    assert ours.provenance != theirs.provenance
+    assert not np.allclose(ours.result.metrics["entropy"], theirs.result.metrics["entropy"], equal_nan=True)
+
+
+def test_the_command_line_answers(model_folder, capsys):
+    model = ["--model", str(model_folder("marian")), "--no-plugins", "--text", TEXT]
+    assert main(["generate", *model, "--max-new-tokens", "4"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert said["text"] == f"{TEXT}\n{said['answer']}"
+    assert [token["generated"] for token in said["tokens"]].index(True) == said["generated_from"]
+    assert main(["run", "attention_stats", *model]) == 0
+    assert len(json.loads(capsys.readouterr().out)["result"]["received"]) == 8
+
+
+def test_the_app_makes_the_run_of_a_wish(model_folder):
+    from attnviz.ui.background import Job
+    from attnviz.ui.describe import prompt_of, run_value
+    from attnviz.ui.python_code import reproduce
+    from attnviz.ui.wish import OWN, Wish, make_run
+
+    session = Session(load_registry())
+    wish = Wish(OWN, str(model_folder("bart")), TEXT, True, 4, 0.0, None, "auto", "auto", "")
+    run = make_run(session, wish, Job())
+    assert prompt_of(run.run) == TEXT
+    shown = run_value(run, {}, {})
+    assert shown["segments"][:2] == [
+        ["source", 0, run.tokens.decoder_from],
+        ["target", run.tokens.decoder_from, len(run.tokens)],
+    ]
+    assert repr(TEXT) in reproduce(run, session.registry, "attention_stats", {})

@@ -152,7 +152,7 @@ def test_rows_while_generating_are_those_of_the_whole(family, built):
     sampling = Sampling(max_new_tokens=ANSWER, repetition_penalty=2.0)
     answer = model.generate(prompt, sampling, on_row=rows.append)
     assert answer.ids.tolist() == model.generate(prompt, sampling).ids.tolist()
-    expected = [(at, int(answer.ids[at])) for at in range(PROMPT, len(answer))] if attending else []
+    expected = [(at, int(answer.ids[at])) for at in range(len(prompt), len(answer))] if attending else []
     assert [(row.position, row.id) for row in rows] == expected
     for row in rows:
         maps, _ = run_eager(module, answer, row.position)

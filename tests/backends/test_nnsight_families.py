@@ -5,12 +5,17 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from attnviz.hooks import ModelSpec, Sampling, Want
+from attnviz.hooks import ModelError, ModelSpec, Sampling, Want
 from attnviz.plugins.backends import hf, nnsight
 from tests.backends.families import FAMILIES, random_module, random_tokens
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+def test_a_model_that_hears_is_refused(tokenizers_by_kind):
+    with pytest.raises(ModelError, match="hears, and nnsight runs models on text"):
+        nnsight.load(ModelSpec("whisper", objects=(random_module("whisper"), tokenizers_by_kind["bytes"])))
+
+
+@pytest.mark.parametrize("family", [name for name in FAMILIES if name != "whisper"])
 def test_a_trace_changes_no_number(family, tokenizers_by_kind):
     module = random_module(family)
     tokens = random_tokens(module)

@@ -10,7 +10,8 @@ import numpy as np
 
 from attnviz.hooks import Floats, Ints, ModelError, Tokens
 from attnviz.plugins.backends.placement import run_device
-from attnviz.plugins.backends.stacks import has_decoder
+from attnviz.plugins.backends.sound import Sound
+from attnviz.plugins.backends.stacks import Lengths, has_decoder
 
 if TYPE_CHECKING:
     import torch
@@ -82,10 +83,22 @@ def few_tokens(module: torch.nn.Module, vocabulary: int) -> Tokens:
     Of a model with encoder and decoder source and target differ in length, so that maps tell by their shape what they
     are of.
     """
-    source = _PROBE_TOKENS
-    count = source + _PROBE_TARGET if has_decoder(module) else source
-    ids = np.arange(count) * 7 % max(vocabulary - 1, 1) + 1
-    return bare_tokens(ids, decoder_from=source if has_decoder(module) else None)
+    if not has_decoder(module):
+        return some_tokens(module, vocabulary, Lengths(_PROBE_TOKENS))
+    sound = Sound.of(module)
+    source = _PROBE_TOKENS if sound is None else sound.tokens
+    target = _PROBE_TARGET if source != _PROBE_TARGET else _PROBE_TARGET + 1
+    return some_tokens(module, vocabulary, Lengths(source + target, source))
+
+
+def some_tokens(module: torch.nn.Module, vocabulary: int, lengths: Lengths) -> Tokens:
+    """A run that is no text: ids one after another, or noise for a model that hears."""
+    ids = np.arange(lengths.count) * 7 % max(vocabulary - 1, 1) + 1
+    sound = Sound.of(module)
+    if sound is None:
+        return bare_tokens(ids, lengths.decoder_from)
+    ids[: lengths.decoder_from] = -1
+    return bare_tokens(ids, lengths.decoder_from, sound.example())
 
 
 def bare_tokens(ids: Ints, decoder_from: int | None = None, values: Floats | None = None) -> Tokens:
@@ -107,7 +120,7 @@ def run_forward(runner: Runner, inputs: dict[str, Any]) -> Any:
         with torch.inference_mode():
             return runner(**inputs)
     except torch.OutOfMemoryError as error:
-        length = sum(inputs[name].shape[-1] for name in ("input_ids", "decoder_input_ids") if name in inputs)
+        length = sum(ids.shape[-1] for name, ids in inputs.items() if name.endswith("input_ids"))
         raise ModelError(f"The device has too little free memory for {length} tokens: use a shorter prompt.") from error
 
 

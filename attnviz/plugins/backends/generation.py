@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from attnviz.hooks import BadInput, LayerCard, LiveRow, Sampling, StopTexts, TokenLabels, Tokens
-from attnviz.plugins.backends.forward import Runner, bare_tokens, given_inputs, input_device
+from attnviz.plugins.backends.forward import Runner, bare_tokens, few_tokens, given_inputs, input_device
 from attnviz.plugins.backends.live_rows import RowListener, live_row
 from attnviz.plugins.backends.stacks import Lengths, has_decoder
 
@@ -65,7 +66,7 @@ def generate_ids(
         settings["cache_implementation"] = None  # it is given one
     received = _Stream(on_token, rows, Lengths.of(tokens))
     with torch.inference_mode(), rows.listener.listening() if rows else nullcontext():
-        output = (runner or module).generate(
+        output = _generate_of(module, runner)(
             **given_inputs(module, tokens),
             **_cache(tokens),
             generation_config=_stated(settings),
@@ -81,7 +82,7 @@ def generation_fault(module: torch.nn.Module, tokenizer: Any) -> str | None:
     name = type(module).__name__
     if not module.can_generate():
         return f"{name} does not continue a text."
-    prompt = bare_tokens(np.array([1, 2, 1]), decoder_from=2 if has_decoder(module) else None)
+    prompt = few_tokens(module, 3) if has_decoder(module) else bare_tokens(np.array([1, 2, 1]))
     try:
         generate_ids(module, tokenizer, prompt, Sampling(max_new_tokens=2), None, None)
     except (RuntimeError, ValueError, TypeError, AttributeError, IndexError) as error:
@@ -117,6 +118,13 @@ def generation_settings(module: torch.nn.Module, tokenizer: Any, max_new_tokens:
 def _names_a_cache(module: torch.nn.Module) -> bool:
     """Whether the model's own files ask for a kind of cache."""
     return getattr(getattr(module, "generation_config", None), "cache_implementation", None) is not None
+
+
+def _generate_of(module: torch.nn.Module, runner: Runner | None) -> Callable[..., Any]:
+    """transformers' own loop: Whisper's would cut the sound in pieces and force tokens of its own."""
+    from transformers import GenerationMixin
+
+    return partial(GenerationMixin.generate, module) if runner in (None, module) else runner.generate
 
 
 def _cache(tokens: Tokens) -> dict[str, Any]:

@@ -41,6 +41,7 @@ def load(spec: ModelSpec) -> Model:
         BadInput: an unknown or absent device or data type.
     """
     from attnviz.plugins.backends.hf_model import load as load_hugging_face
+    from attnviz.plugins.backends.sound_model import hearing
     from attnviz.plugins.backends.spread import one_at_a_time
 
-    return one_at_a_time(load_hugging_face(spec))
+    return hearing(one_at_a_time(load_hugging_face(spec)))

@@ -7,8 +7,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import numpy as np
-
 from attnviz.hooks import (
     CAPABILITIES,
     BadInput,
@@ -18,6 +16,7 @@ from attnviz.hooks import (
     LiveRow,
     Message,
     ModelCard,
+    ModelError,
     ModelSpec,
     Sampling,
     TokenLabels,
@@ -44,7 +43,7 @@ from attnviz.plugins.backends.estimate import (
     refuse_beyond_memory,
     working_bytes,
 )
-from attnviz.plugins.backends.forward import Runner, bare_tokens, input_device, model_inputs, run_forward
+from attnviz.plugins.backends.forward import Runner, input_device, model_inputs, run_forward, some_tokens
 from attnviz.plugins.backends.generation import (
     LiveRows,
     check_sampling,
@@ -60,6 +59,7 @@ from attnviz.plugins.backends.placement import is_spread, shares
 from attnviz.plugins.backends.readout import Readout, find_readout
 from attnviz.plugins.backends.residual import watch
 from attnviz.plugins.backends.route import Route, choose_route, returned_maps
+from attnviz.plugins.backends.sound import Sound
 from attnviz.plugins.backends.stacks import DECODER, ENCODER, Lengths, Span, has_decoder
 from attnviz.plugins.backends.target import first_ids
 
@@ -68,6 +68,7 @@ def load(spec: ModelSpec) -> HuggingFaceModel:
     """Loads, looks at and checks a model. See loading.load_model for errors."""
     attention_function.register()
     loaded = load_model(spec)
+    _check_reads_text(loaded)
     with quiet():  # families that lack something say so in warnings; the card says it in words
         route = choose_route(loaded.module, vocabulary_of(loaded))
         if route.name == "eager":
@@ -79,23 +80,33 @@ def load(spec: ModelSpec) -> HuggingFaceModel:
     return replace(model, pace=_pace(model))
 
 
+def _check_reads_text(loaded: Loaded) -> None:
+    """Refuses a model that reads numbers, but for one that hears and answers with a text."""
+    module = loaded.module
+    if module.main_input_name != "input_ids" and not (has_decoder(module) and Sound.of(module)):
+        raise ModelError(
+            f"{loaded.name}: {type(module).__name__} reads {module.main_input_name}, not text. Of the models that "
+            "hear, Whisper with its decoder can be loaded."
+        )
+
+
 def _pace(model: HuggingFaceModel) -> Pace | None:
     """How fast it is, from two short captures; None for a model without attention."""
 
     def forward(lengths: Lengths) -> Trace:
-        ids = np.arange(lengths.count) % max(model.card.vocabulary - 1, 1) + 1
-        return model.trace(bare_tokens(ids, lengths.decoder_from), Want())
+        return model.trace(some_tokens(model.loaded.module, model.card.vocabulary, lengths), Want())
 
     runs = list(dict.fromkeys(_short_run(model, count) for count in TIMED_TOKENS))
     return measure_pace(model.route.shapes, input_device(model.loaded.module), runs, forward)
 
 
 def _short_run(model: HuggingFaceModel, count: int) -> Lengths:
-    """At most `count` tokens, and of a model with encoder and decoder as many for each."""
+    """At most `count` tokens, and of a model with encoder and decoder as many for each (of sound always all)."""
     target = min(count, model.card.positions or count)
     if not has_decoder(model.loaded.module):
         return Lengths(target)
-    source = min(count, model.card.source_positions or count)
+    sound = Sound.of(model.loaded.module)
+    source = min(count, model.card.source_positions or count) if sound is None else sound.tokens
     return Lengths(source + target, source)
 
 
@@ -328,13 +339,26 @@ class HuggingFaceModel:
                 f"got {len(tokens)} of one."
             )
         self._check_length(tokens)
-        ids = tokens.ids
+        self._check_sound(tokens)
+        ids = tokens.ids[0 if tokens.values is None else tokens.decoder_from :]
         highest, lowest = int(ids.max()), int(ids.min())
         if highest >= self.card.vocabulary or lowest < 0:
             wrong = highest if highest >= self.card.vocabulary else lowest
             raise BadInput(
                 f"Token id {wrong} is outside the vocabulary of {self.card.name}, which has "
                 f"{self.card.vocabulary} ids: the tokenizer belongs to another model."
+            )
+
+    def _check_sound(self, tokens: Tokens) -> None:
+        sound = Sound.of(self.loaded.module)
+        if sound is None and tokens.values is not None:
+            raise BadInput(f"{self.card.name} reads text, not an array of numbers.")
+        if sound is not None and tokens.values is None:
+            raise BadInput(f"{self.card.name} hears: expected an array {sound.axes}, got text.")
+        if sound is not None and tokens.values is not None and len(sound.source(tokens.values)) != tokens.decoder_from:
+            raise BadInput(
+                f"{self.card.name} makes {sound.tokens} tokens of the sound, got {tokens.decoder_from} before the "
+                "decoder's."
             )
 
     def _check_length(self, tokens: Tokens) -> None:
@@ -399,7 +423,8 @@ def _card(
 ) -> ModelCard:
     module = loaded.module
     name = type(module).__name__
-    missing = {"sensors": f"{name} reads text, not sensor values."}
+    read = "text" if Sound.of(module) is None else "sound"
+    missing = {"sensors": f"{name} reads {read}, not sensor values."}
     if route.name == "none":
         missing["attention"] = route.reason
     if isinstance(readout, Unavailable):

@@ -365,6 +365,8 @@ def _model_class(config: Any) -> Any:
     kind = config.model_type
     named = (getattr(config, "architectures", None) or [None])[0]
     if named is None:
+        if kind in auto.MODEL_FOR_SPEECH_SEQ_2_SEQ_MAPPING_NAMES:
+            return transformers.AutoModelForSpeechSeq2Seq
         if kind in both and getattr(config, "is_encoder_decoder", False):
             return transformers.AutoModelForSeq2SeqLM
         if kind in masked and not getattr(config, "is_decoder", False):

@@ -23,6 +23,7 @@ from attnviz.plugins.backends.forward import Runner
 from attnviz.plugins.backends.hf_model import HuggingFaceModel
 from attnviz.plugins.backends.loading import Loaded, quiet
 from attnviz.plugins.backends.placement import is_spread
+from attnviz.plugins.backends.sound import Sound
 
 if TYPE_CHECKING:
     import torch
@@ -45,6 +46,8 @@ def load(spec: ModelSpec) -> NNsightModel:
     plain = hf_model.load(spec)
     if is_spread(plain.loaded.module):
         raise ModelError(f"{spec.source}: nnsight cannot trace a model that accelerate has spread: use backend hf.")
+    if Sound.of(plain.loaded.module) is not None:
+        raise ModelError(f'{plain.card.name} hears, and nnsight runs models on text: use backend "hf".')
     note = "runs inside nnsight traces, one at a time"
     card = replace(plain.card, notes=(*plain.card.notes, note))
     _take_gradients(plain.loaded.module)

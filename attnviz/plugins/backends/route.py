@@ -22,6 +22,7 @@ from attnviz.plugins.backends.value_norms import Projection, find_projection, ma
 if TYPE_CHECKING:
     import torch
 
+_THUMBNAIL = 8
 _EXPERTS = ("num_local_experts", "num_experts", "n_routed_experts")  # Mixtral, Qwen, DeepSeek
 
 
@@ -50,12 +51,13 @@ class Route:
 class _Look:
     """What a few tokens showed.
 
-    maps      [H, Q, K] of each layer that gave one;  output [T, V] logits or [T, d] states
-    stacks    stack of each map, in the order of the layers; None for a map of another shape than any stack has
-    captures, calls, projections   per attention call (our attention function only)
+    maps      [H, Q, K] of each layer that gave one (eager);  captures   of each layer (our attention function)
+    stacks    stack of each of them, in the order of the layers; None for a map of another shape than any stack has
+    output    [T, V] logits or [T, d] states
+    calls, projections   of each capture
     """
 
-    maps: list[np.ndarray[Any, Any]]
+    maps: tuple[np.ndarray[Any, Any], ...]
     output: torch.Tensor
     stacks: tuple[str | None, ...] = ()
     captures: tuple[LayerCapture, ...] = ()
@@ -118,8 +120,9 @@ def _look_eager(module: torch.nn.Module, tokens: Tokens) -> _Look | None:
         if "output_attentions" not in str(error):
             raise
         return None
-    maps = [weights[0].float().cpu().numpy() for weights in returned_maps(output)]
-    return _Look(maps, _compared(output), _stacks(maps, Lengths.of(tokens)))
+    maps = tuple(weights[0].float().cpu().numpy() for weights in returned_maps(output))
+    lengths = Lengths.of(tokens)
+    return _Look(maps, _compared(output), tuple(lengths.stack_of(weights.shape[1:]) for weights in maps))
 
 
 def returned_maps(output: Any) -> list[torch.Tensor]:
@@ -128,22 +131,18 @@ def returned_maps(output: Any) -> list[torch.Tensor]:
     return [weights for name in names for weights in getattr(output, name, None) or () if weights is not None]
 
 
-def _stacks(maps: list[np.ndarray[Any, Any]], lengths: Lengths) -> tuple[str | None, ...]:
-    return tuple(lengths.stack_of(weights.shape[1:]) for weights in maps)
-
-
 def _look_interface(module: torch.nn.Module, tokens: Tokens) -> _Look:
-    collector = AttentionCollector(layers=None, thumbnail=len(tokens))
+    collector = AttentionCollector(layers=None, thumbnail=_THUMBNAIL)
     parts = matrices(module)
     taken = recording(parts, lambda tensor: tensor.clone())
     with watched(parts), taken as passages, attention_function.collecting(collector):
         output = run_forward(module, model_inputs(module, tokens))
     captures = list(collector.captured.values())
-    maps = [np.stack([c.pattern(h) for h in range(c.heads)]) for c in captures]
-    stacks = _stacks(maps, Lengths.of(tokens))
-    order = sorted(range(len(maps)), key=lambda i: ("", *STACKS, None).index(stacks[i]))  # a decoder calls by turns
+    lengths = Lengths.of(tokens)
+    stacks = [lengths.stack_of((len(capture.allowed), len(capture.seen_by))) for capture in captures]
+    order = sorted(range(len(captures)), key=lambda i: ("", *STACKS, None).index(stacks[i]))  # a decoder calls by turns
     return _Look(
-        maps=[maps[i] for i in order],
+        maps=(),
         output=_compared(output),
         stacks=tuple(stacks[i] for i in order),
         captures=tuple(captures[i] for i in order),
@@ -154,25 +153,31 @@ def _look_interface(module: torch.nn.Module, tokens: Tokens) -> _Look:
 
 def _difference(look: _Look, eager: _Look | None) -> str | None:
     """Why our maps are not those of the model, or None."""
-    if not look.maps:
+    if not look.captures:
         return "it does not call transformers' AttentionInterface"
     if None in look.stacks:
-        shape = list(look.maps[look.stacks.index(None)].shape)
+        shape = list(_shape_of(look.captures[look.stacks.index(None)]))
         return f"what it hands to transformers' AttentionInterface has shape {shape}, which is not that of its tokens"
     if eager is None:
         return None
-    if eager.maps and len(eager.maps) != len(look.maps):
-        return f"{len(look.maps)} of {len(eager.maps)} layers call transformers' AttentionInterface"
+    if eager.maps and len(eager.maps) != len(look.captures):
+        return f"{len(look.captures)} of {len(eager.maps)} layers call transformers' AttentionInterface"
     limit = tolerance(eager.output.dtype)
     apart = (look.output.float() - eager.output.float()).abs().max()
     if not float(apart) <= limit * max(1.0, float(eager.output.abs().max())):
         return f"outputs differ from eager attention by {float(apart):.2g}"
-    for index, (ours, theirs) in enumerate(zip(look.maps, eager.maps, strict=False)):
-        if ours.shape != theirs.shape:
-            return f"map {index} has shape {ours.shape}, eager's {theirs.shape}"
-        if not np.abs(ours - theirs).max() <= limit:
-            return f"map {index} differs from eager attention by {np.abs(ours - theirs).max():.2g}"
+    for index, (ours, theirs) in enumerate(zip(look.captures, eager.maps, strict=False)):
+        if _shape_of(ours) != theirs.shape:
+            return f"map {index} has shape {_shape_of(ours)}, eager's {theirs.shape}"
+        most = max(float(np.abs(ours.pattern(head) - theirs[head]).max()) for head in range(ours.heads))
+        if not most <= limit:
+            return f"map {index} differs from eager attention by {most:.2g}"
     return None
+
+
+def _shape_of(capture: LayerCapture) -> tuple[int, int, int]:
+    """H, Q, K."""
+    return capture.heads, len(capture.allowed), len(capture.seen_by)
 
 
 def _returned(eager: _Look | None, lengths: Lengths) -> str | None:
@@ -250,7 +255,7 @@ def _in_stacks(cards: list[LayerCard], stacks: tuple[str | None, ...]) -> tuple[
 
 def _interface_route(module: torch.nn.Module, look: _Look, eager: _Look | None, count: int, tokens: int) -> Route:
     single = not set(look.stacks) & set(STACKS)
-    layers = list(range(len(look.maps)))
+    layers = list(range(len(look.captures)))
     if single:
         layers = _layer_of_calls(module, [call.module for _, call in look.calls], count)
     total = max([count if single else 0, *(index + 1 for index in layers)])
