@@ -7,6 +7,7 @@ import gzip
 import json
 import struct
 import sys
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -333,8 +334,13 @@ def test_a_small_file_cannot_unpack_to_a_large_one(tmp_path, monkeypatch):
     assert "at most 1,000,000 bytes unpacked" in refused(tmp_path / "a.json.gz")
     packed = base64.b64encode(bomb).decode()
     field = Field({"__ndarray__": f"b64.gz:{packed}", "dtype": "float32", "shape": [2, 2]}, "array")
-    with pytest.raises(BadInput, match="expected 16 bytes for shape"):
-        _inseq_arrays.read_array(field)
+    tracemalloc.start()
+    try:
+        with pytest.raises(BadInput, match="expected 16 bytes for shape"):
+            _inseq_arrays.read_array(field)
+        assert tracemalloc.get_traced_memory()[1] < 1_000_000
+    finally:
+        tracemalloc.stop()
 
 
 @pytest.mark.parametrize(
