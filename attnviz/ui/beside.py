@@ -16,10 +16,12 @@ import gradio as gr
 
 from attnviz.agreement import agreement, matching
 from attnviz.errors import BadInput
-from attnviz.hooks import Analysis, Attribution, Finding, Ints, Renderer, to_jsonable
-from attnviz.session import SavableFinding, Session, TracedRun
-from attnviz.ui.background import Job
+from attnviz.hooks import Analysis, Attribution, Finding, Ints, Renderer, Tokens, to_jsonable
+from attnviz.plugins.renderers.html_page import document
+from attnviz.session import Progress, Session, TracedRun
+from attnviz.ui.components.part import source
 from attnviz.ui.components.script_view import script_view
+from attnviz.ui.python_code import load_arguments
 
 ANALYSIS, MODEL = "analysis:", "model:"
 """What a choice begins with; anything else that is typed is a model."""
@@ -76,32 +78,53 @@ def _no_details(request: dict[str, Any]) -> dict[str, Any]:
     return {"error": "Two views beside each other show what they were made with."}
 
 
-def other_finding(session: Session, run: TracedRun, finding: Finding, against: Against, job: Job) -> SavableFinding:
-    """The result that is put beside this one.
+def parse_against(data: object) -> Against:
+    """What the page says a result is compared with; whatever has the wrong form counts as nothing."""
+    if not isinstance(data, Mapping) or not isinstance(data.get("choice"), str):
+        return NOTHING
+    given = data.get("given")
+    known = given.items() if isinstance(given, Mapping) else ()
+    return Against(data["choice"], {str(name): dict(values) for name, values in known if isinstance(values, Mapping)})
+
+
+@dataclass(frozen=True)
+class Other:
+    """The other result before it is computed: of which run, by which analysis, asked how."""
+
+    run: TracedRun
+    analysis: Analysis
+    params: Mapping[str, Any]
+
+
+def other_of(
+    session: Session, run: TracedRun, name: str, params: Mapping[str, Any], against: Against, progress: Progress
+) -> Other:
+    """What is put beside the result of an analysis with these (resolved) parameters.
 
     Raises:
-        AttnvizError: it cannot be computed, and why.
+        AttnvizError: there is no such thing, and why.
     """
+    analysis = session.analysis(name)
     if against.choice.startswith(ANALYSIS):
-        name = against.choice.removeprefix(ANALYSIS)
-        other, text = session.analysis(name), run
+        other, text = session.analysis(against.choice.removeprefix(ANALYSIS)), run
     else:
         wanted = against.choice.removeprefix(MODEL).strip()
         if not wanted:
             raise BadInput("Compare with: expected a method or a model, got nothing.")
-        job.report(0.5, f"Loading {wanted}")
-        other, text = session.analysis(finding.analysis), session.load(wanted).reread(run)
-    own = {name: value for name, value in against.given.get(other.name, {}).items() if value not in (None, "")}
-    shared = _question(session.analysis(finding.analysis), other, finding, text)
-    return session.analyze(text, other.name, {**own, **shared}, job.report)
+        progress(0.5, f"Loading {wanted}")
+        other, text = analysis, session.load(wanted).reread(run)
+    own = {key: value for key, value in against.given.get(other.name, {}).items() if value not in (None, "")}
+    return Other(text, other, {**own, **_question(analysis, other, params, run.tokens, text.tokens)})
 
 
-def _question(analysis: Analysis, other: Analysis, finding: Finding, text: TracedRun) -> dict[str, Any]:
+def _question(
+    analysis: Analysis, other: Analysis, params: Mapping[str, Any], here: Tokens, there: Tokens
+) -> dict[str, Any]:
     """What both are asked alike."""
     known = {param.name: param.default for param in other.params}
     names = [p.name for p in analysis.params if p.name in known and known[p.name] == p.default]
-    shared = {name: finding.params[name] for name in names}
-    places = matching(finding.tokens, text.tokens)
+    shared = {name: params[name] for name in names}
+    places = matching(here, there)
     for name in PLACES:
         if shared.get(name) is not None and places is not None:
             shared[name] = _carried(name, shared[name], places)
@@ -144,6 +167,40 @@ def _number(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
+def web_page(session: Session, renderer: Renderer, left: Finding, right: Finding) -> str:
+    """Both views as one offline page."""
+    title = f"{left.title} beside {right.title}" if left.model == right.model else f"{left.title}: two models"
+    about = {
+        "title": title,
+        "analysis": f"{left.analysis} | {right.analysis}",
+        "params": to_jsonable(left.params),
+        "model": left.model if left.model == right.model else f"{left.model} | {right.model}",
+        "tokens": len(left.tokens),
+        "text": left.tokens.text,
+        "provenance": f"{left.provenance} | {right.provenance}",
+        "info": [],
+        "warnings": [],
+    }
+    view = to_jsonable(side_by_side(session, renderer, left, right))
+    script = f"const draw = function (root, data, host) {{\n{renderer.script}\n}};\n{source('beside.js')}"
+    return document(title, {"about": about, "view": view}, script, renderer.style + source("beside.css"))
+
+
+def python_lines(session: Session, other: Other, params: Mapping[str, Any], *, same_run: bool) -> str:
+    """Python that goes on from `run` and `finding` to the other result and the agreement of both."""
+    run = "run" if same_run else f"attnviz.load({load_arguments(other.run, session.registry)}).reread(run)"
+    settings = "".join(f", {name}={value!r}" for name, value in params.items())
+    return "\n".join(
+        (
+            "",
+            "from attnviz.agreement import agreement",
+            "",
+            f"other = {run}.analyze({other.analysis.name!r}{settings})",
+            "print(agreement(finding, other))",
+        )
+    )
+
+
 def signature(against: Against) -> str:
     """What decides whether a comparison is up to date."""
-    return json.dumps([against.choice, to_jsonable(against.given)] if against.choice else [], sort_keys=True)
+    return json.dumps(to_jsonable(against), sort_keys=True) if against.choice else ""

@@ -33,4 +33,9 @@ def as_file(session: Session, finding: Finding, suffix: str) -> dict[str, Any]:
     content = view.payload.encode() if isinstance(view.payload, str) else view.payload
     kind = view.media_type or mimetypes.types_map.get(suffix, "application/octet-stream")
     name = f"{finding.analysis}-{finding.provenance[:8]}{suffix}"
+    return file_value(name, kind, content)
+
+
+def file_value(name: str, kind: str, content: bytes) -> dict[str, Any]:
+    """A file as the page takes it."""
     return {"name": name, "type": kind, "base64": base64.b64encode(content).decode()}

@@ -76,7 +76,7 @@ def launch_options(registry: Registry) -> dict[str, Any]:
     return {
         "theme": theme(),
         "head": head(registry),
-        "css_paths": [HERE / "page.css"],
+        "css_paths": [HERE / "page.css", HERE / "beside.css"],
         "ssr_mode": False,
         "run_history": False,
         "enable_monitoring": False,

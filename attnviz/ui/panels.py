@@ -144,7 +144,7 @@ def show(
             except StopIteration as end:
                 finding, drawn = end.value
                 break
-        yield _drawn(session, panel, renderer, finding, drawn, params, mark)
+        yield _drawn(session, panel, renderer, finding, drawn, params, mark, against)
     except Exception as error:  # the boundary of the page: shown where it belongs, logged if it is a bug
         notice = error_notice(error)
         yield {panel.notice: notice} if shows(panel, run_id, place) else panel.empty(notice)
@@ -153,8 +153,9 @@ def show(
 def _compared(
     session: Session, comparison: Comparison, run: TracedRun, finding: SavableFinding, against: beside.Against, job: Job
 ) -> Picture:
-    other = beside.other_finding(session, run, finding, against, job)
-    both = beside.side_by_side(session, comparison.renderer, finding, other)
+    other = beside.other_of(session, run, finding.analysis, finding.params, against, job.report)
+    right = session.analyze(other.run, other.analysis.name, other.params, job.report)
+    both = beside.side_by_side(session, comparison.renderer, finding, right)
     return comparison.place, views.view_value(View("script", both), finding)
 
 
@@ -199,6 +200,7 @@ def _drawn(
     drawn: Picture,
     params: Mapping[str, Any],
     mark: str,
+    against: beside.Against,
 ) -> Updates:
     linked = {p.name: p.type for p in panel.analysis.params if p.linked}
     bar = {
@@ -212,6 +214,7 @@ def _drawn(
         "views": [{"name": r.name, "title": r.title} for r in panel.renderers],
         "suffixes": list(files.savers(session, type(finding.result))),
         "signature": mark,
+        "against": to_jsonable(against) if against.choice else None,
     }
     updates: Updates = {
         panel.notice: None,
@@ -256,14 +259,31 @@ class ServerFunctions:
 
     def _export_file(self, request: Mapping[str, Any]) -> dict[str, Any]:
         run, analysis, params = self._asked(request)
-        finding = self.session.analyze(run, analysis, params)
-        return files.as_file(self.session, finding, str(request.get("suffix")))
+        finding, suffix = self.session.analyze(run, analysis, params), str(request.get("suffix"))
+        against = beside.parse_against(request.get("against"))
+        if against.choice and suffix == ".html":
+            return self._both(run, finding, against)
+        return files.as_file(self.session, finding, suffix)
+
+    def _both(self, run: TracedRun, finding: SavableFinding, against: beside.Against) -> dict[str, Any]:
+        """Two results beside each other as a web page."""
+        other = beside.other_of(self.session, run, finding.analysis, finding.params, against, lambda *_: None)
+        right = self.session.analyze(other.run, other.analysis.name, other.params)
+        drawing = next(r for r in self.session.renderers(type(finding.result)) if r.produces == "script")
+        text = beside.web_page(self.session, drawing, finding, right)
+        return files.file_value(f"{finding.analysis}-beside-{right.analysis}.html", "text/html", text.encode())
 
     def _python_code(self, request: Mapping[str, Any]) -> dict[str, Any]:
         run, name, params = self._asked(request)
         analysis = self.session.analysis(name)
         resolved = self.session.resolve(analysis, run, params)
-        return {"text": reproduce(run, self.session.registry, name, resolved)}
+        text = reproduce(run, self.session.registry, name, resolved)
+        against = beside.parse_against(request.get("against"))
+        if against.choice:
+            other = beside.other_of(self.session, run, name, resolved, against, lambda *_: None)
+            asked = self.session.resolve(other.analysis, other.run, other.params)
+            text += "\n" + beside.python_lines(self.session, other, asked, same_run=other.run is run)
+        return {"text": text}
 
 
 def _answering(function: Any, name: str) -> Any:

@@ -22,7 +22,7 @@ def reproduce(run: TracedRun, registry: Registry, analysis: str, params: Mapping
         (
             "import attnviz",
             "",
-            f"model = attnviz.load({_load(run, registry)})",
+            f"model = attnviz.load({load_arguments(run, registry)})",
             f"run = {_run(run)}",
             f"finding = run.analyze({analysis!r}{settings})",
             "print(finding.to_json())",
@@ -30,7 +30,8 @@ def reproduce(run: TracedRun, registry: Registry, analysis: str, params: Mapping
     )
 
 
-def _load(run: TracedRun, registry: Registry) -> str:
+def load_arguments(run: TracedRun, registry: Registry) -> str:
+    """What `attnviz.load` takes to give the model of a run."""
     spec = run.run.spec
     listed = run.run.model in registry.models
     options = {"revision": spec.revision, "dtype": spec.dtype, "device": spec.device}

@@ -7,8 +7,7 @@ import pytest
 
 from attnviz.agreement import agreement
 from attnviz.errors import BadInput
-from attnviz.hooks import Finding, Param
-from attnviz.testing import sample_finding
+from attnviz.hooks import Param
 from attnviz.ui import beside
 from tests.ui.browsing import open_tab, painted, panel, wait_query
 from tests.ui.test_parts import session_over_rules
@@ -139,12 +138,67 @@ def test_what_belongs_to_the_question_is_asked_of_both():
     shared, own = Param("first", "int", default=None), Param("size", "int", default=1)
     one = dataclasses.replace(session.analysis("pulls"), name="one", params=(shared, own))
     two = dataclasses.replace(one, name="two", params=(shared, dataclasses.replace(own, default=2)))
-    finding = Finding("one", "One", {"first": 3, "size": 7}, "fake", run.tokens, sample_finding("attribution").result)
-    assert beside._question(one, two, finding, run) == {"first": 3}
-    there = session.load("two").trace("abcd")
-    assert beside._question(one, one, finding, there) == {"first": 4, "size": 7}
+    params, here = {"first": 3, "size": 7}, run.tokens
+    assert beside._question(one, two, params, here, here) == {"first": 3}
+    there = session.load("two").trace("abcd").tokens
+    assert beside._question(one, one, params, here, there) == {"first": 4, "size": 7}
     with pytest.raises(BadInput, match="token 0 has no counterpart"):
-        beside._question(one, one, dataclasses.replace(finding, params={"first": 0, "size": 7}), there)
+        beside._question(one, one, {**params, "first": 0}, here, there)
+
+
+@pytest.mark.parametrize("data", [None, 3, {}, {"choice": 3}, {"given": {}}])
+def test_what_a_page_says_in_the_wrong_form_is_nothing(data):
+    assert beside.parse_against(data) == beside.NOTHING
+    assert beside.parse_against({"choice": "x", "given": [1]}) == beside.Against("x")
+    assert beside.parse_against({"choice": "x", "given": {"a": 1, "b": {"c": 2}}}) == beside.Against(
+        "x", {"b": {"c": 2}}
+    )
+
+
+@pytest.mark.parametrize("choice", ["analysis:tugs", "model:two"])
+def test_the_python_of_two_gives_the_same_agreement(monkeypatch, capsys, choice):
+    from attnviz.ui.panels import ServerFunctions
+
+    session = session_over_rules()
+    run = session.load("fake").generate("abab", max_new_tokens=5)
+    request = {"run": run.id, "analysis": "pulls", "params": {"factor": 2}, "against": {"choice": choice, "given": {}}}
+    answer = ServerFunctions(session).python_code(request)
+    monkeypatch.setattr("attnviz.load", session_over_rules().load)
+    exec(compile(answer["text"], "code", "exec"), {})
+    printed = capsys.readouterr().out.splitlines()
+    other = session.load("two").reread(run) if choice == "model:two" else run
+    name = "pulls" if choice == "model:two" else "tugs"
+    found = agreement(session.analyze(run, "pulls", {"factor": 2}), session.analyze(other, name, {"factor": 2}))
+    assert printed[1:] == str(found).splitlines()
+
+
+def test_two_are_saved_as_one_offline_page(pulls, browser, tmp_path):
+    page = pulls.page
+    compare(pulls, "Tugs <b>")
+    pulls.locator(".app-beside[data-ready='1']").wait_for()
+    shown = figures(pulls)
+    pulls.get_by_role("button", name="Export").click()
+    with page.expect_download() as saved:
+        pulls.locator("[data-suffix='.html']").click()
+    path = tmp_path / "both.html"
+    saved.value.save_as(path)
+    problems = []
+    context = browser.new_context(offline=True)
+    offline = context.new_page()
+    offline.on("pageerror", lambda error: problems.append(str(error)))
+    offline.on("console", lambda message: problems.append(message.text) if message.type == "error" else None)
+    offline.goto(path.as_uri())
+    offline.wait_for_selector("#attnviz-view[data-ready='1']")
+    assert offline.locator(".app-agreement .app-figure strong").all_inner_texts() == shown
+    assert offline.locator(".app-beside-view").count() == 2
+    assert offline.title() == "Pulls beside Tugs <b>"
+    offline.locator(".app-beside-view").first.locator(".av-sources .av-token").nth(3).hover()
+    painted(offline)
+    right = offline.locator(".app-beside-view").last.locator(".av-sources [aria-pressed='true']")
+    assert right.get_attribute("data-index") == "3"
+    offline.locator("#attnviz-theme").click()
+    context.close()
+    assert not problems
 
 
 @pytest.mark.parametrize(("width", "dark"), [(390, False), (1360, True)])

@@ -10,6 +10,7 @@ import base64
 import hashlib
 import html
 import json
+from collections.abc import Mapping
 from string import Template
 from typing import Any
 
@@ -69,15 +70,20 @@ def page(finding: Finding) -> str:
     else:
         columns, rows = table(finding)
         content["table"] = {"columns": list(columns), "rows": [list(row) for row in rows]}
-    script = asset("html_page.js").replace("/* THE VIEW */", renderer.script if renderer else "")
-    style = asset("html_page.css") + (renderer.style if renderer else "")
+    return document(finding.title, content, renderer.script if renderer else "", renderer.style if renderer else "")
+
+
+def document(title: str, content: Mapping[str, Any], script: str, style: str) -> str:
+    """One offline page: {"about"} and what it shows, {"view"} drawn by the script, or a {"table"}."""
+    script = asset("html_page.js").replace("/* THE VIEW */", script)
+    style = asset("html_page.css") + style
     policy = (
         f"default-src 'none'; script-src {_digest(script)}; style-src {_digest(style)}; img-src data: blob:; "
         "base-uri 'none'; form-action 'none'"
     )
     return _PAGE.substitute(
         policy=policy,
-        title=html.escape(finding.title),
+        title=html.escape(title),
         style=style,
         data=in_script_block(content),
         script=script,

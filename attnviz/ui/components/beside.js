@@ -1,6 +1,11 @@
 // Two views of one kind beside each other, and between them how far they agree on the chosen target.
 // The body of a function (root, data, host); draw(root, data, host) is the view that is shown twice.
-const {element: make} = window.attnviz;
+function make(tag, name, text) {
+  const element = document.createElement(tag);
+  if (name) element.className = name;
+  if (text !== undefined) element.textContent = text;
+  return element;
+}
 const sides = {left: {}, right: {}};
 const other = {left: "right", right: "left"};
 
@@ -14,7 +19,7 @@ for (const name of ["left", "right"]) {
   section.append(make("h3", "app-beside-title", data[name].title), home);
   Object.assign(sides[name], {section, home});
 }
-const notes = make("div", "app-info", [...data.info, "Export and Show Python are about the result on the left."].join(" "));
+const notes = make("div", "app-info", data.info.join(" "));
 root.append(sides.left.section, said, sides.right.section, notes);
 
 // ---- tokens of one side as tokens of the other; null where there is no counterpart

@@ -21,7 +21,7 @@ function viewSwitch(value) {
   return group;
 }
 
-const request = () => ({run: bar.value.run, analysis, params: window.attnviz.params(analysis)});
+const request = () => ({run: bar.value.run, analysis, params: window.attnviz.params(analysis), against: bar.value.against});
 
 function problem(text) {
   const said = make("div", "app-notice app-error", text);
