@@ -145,3 +145,19 @@ def test_it_fits_the_page(new_page, width):
     assert widths[1] == 0
     assert widths[2] >= widths[3] - 30  # its end is in sight
     page.wait_for_selector(".app-panel [data-ready='1']")
+
+
+def test_a_stop_text_of_the_address_ends_the_answer_and_stands_in_its_field(new_page):
+    """By rule the answer to "abab" is "abab…"; a second stop text is typed."""
+    page = new_page("?" + urlencode({"model": "fake", "prompt": "abab", "format": "text", "stop": "never\\n\nba"}))
+    field = page.locator("#app-stop textarea")
+    assert field.input_value() == "never\\n\nba"
+    assert tokens(page, "#app-strip") == ["<bos>", *"abab", *"aba"]
+    assert re.search(r"Ended by\s*stop text", page.locator("#app-status").inner_text())
+    field.fill("b\n")
+    press(page, "Run")
+    page.wait_for_function("document.querySelectorAll('#app-strip .app-token').length === 7")
+    wait_query(page, stop="b")
+    field.fill("\\boxed")
+    press(page, "Run")
+    page.get_by_text("Stop texts: expected").wait_for()
