@@ -132,10 +132,10 @@ def show(
             finding = session.analyze(run, analysis.name, params, job.report)
             if panel.comparison is not None and against.choice:
                 return finding, _compared(session, panel.comparison, run, finding, against, job)
-            return finding, (
-                panel.places[renderer.name],
-                views.view_value(session.render(finding, renderer.name), finding),
-            )
+            where = panel.places[renderer.name]
+            if renderer.produces == "script":
+                return finding, (where, views.reference(finding))
+            return finding, (where, views.view_value(session.render(finding, renderer.name), finding))
 
         steps = watched(work)
         while True:
@@ -246,11 +246,13 @@ class ServerFunctions:
         return self.session.run(run_id), analysis, {str(k): v for k, v in params.items()}
 
     def _fetch_detail(self, request: Mapping[str, Any]) -> dict[str, Any]:
-        """The same analysis with other parameters; or, where the request names a part, that part of it."""
+        """The same analysis with other parameters; or the data of its view (`whole`), or a `part` of that."""
         run, analysis, params = self._asked(request)
         finding = self.session.analyze(run, analysis, params)
         wanted, what = request.get("renderer"), request.get("part")
         renderer = next((r for r in self.session.renderers(type(finding.result)) if r.name == wanted), None)
+        if request.get("whole") is True and renderer is not None and renderer.produces == "script":
+            return {"detail": to_jsonable(self.session.render(finding, renderer.name).payload)}
         if isinstance(what, Mapping) and renderer is not None and renderer.part is not None:
             return {"detail": to_jsonable(renderer.part(finding, what))}
         if what is None and renderer is not None and renderer.detail is not None:

@@ -40,15 +40,15 @@ def place_for(renderer: Renderer, fetch_detail: Callable[..., Any], visible: boo
     return gr.Plot(show_label=False, container=False, **common)
 
 
+def reference(finding: Finding) -> dict[str, Any]:
+    """The value of a script view whose data the page asks for; gradio sends and compares values several times."""
+    return {"run": finding.run, "analysis": finding.analysis, "params": to_jsonable(finding.params)}
+
+
 def view_value(view: View, finding: Finding) -> Any:
     """What the component of this kind takes."""
     if view.kind == "script":
-        return {
-            "run": finding.run,
-            "analysis": finding.analysis,
-            "params": to_jsonable(finding.params),
-            "data": to_jsonable(view.payload),
-        }
+        return {**reference(finding), "data": to_jsonable(view.payload)}
     if view.kind == "table":
         columns, rows = view.payload
         return {"columns": to_jsonable(columns), "rows": to_jsonable(rows[:ROWS_SHOWN]), "count": len(rows)}

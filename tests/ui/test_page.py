@@ -98,6 +98,22 @@ def test_rows_of_the_answer_and_of_positions(page):
     attention.locator(".app-notice", has_text="expected all, answer, or positions such as").wait_for()
 
 
+def test_a_run_of_512_tokens_sends_at_most_300_kilobytes(page):
+    received = []
+    network = page.context.new_cdp_session(page)
+    network.send("Network.enable")
+    network.on("Network.dataReceived", lambda event: received.append(event["dataLength"]))
+    page.locator("#app-answer input").uncheck()
+    page.locator("#app-prompt textarea").fill("one two three six " * 28 + "seven")
+    page.get_by_role("button", name="Run", exact=True).click()
+    page.locator("#app-strip .app-token").nth(508).wait_for(timeout=60_000)
+    count = page.locator("#app-strip .app-token").count()
+    panel(page, "attention_pattern").locator(".av-info", has_text=f"{count} tokens").wait_for(timeout=60_000)
+    page.wait_for_timeout(500)
+    print(f"{sum(received)} bytes")
+    assert 10_000 < sum(received) <= 300_000
+
+
 def test_reload_restores(page):
     head_button(page, 1, 3).click()
     page.locator("#app-strip .app-token").nth(4).click()

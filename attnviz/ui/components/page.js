@@ -235,15 +235,27 @@
       if (view && view.destroy) guarded(() => view.destroy());
       view = null;
     };
-    const build = () => {
+    let wanted = null;         // the value whose data is on its way
+    const clear = () => { destroy(); value = null; slot.replaceChildren(); };
+    const build = async () => {
+      const fresh = wanted = props.value;
+      if (!fresh || !fresh.run) { clear(); return; }
+      const other = !value || value.run !== fresh.run || value.analysis !== fresh.analysis;
+      if (other) { clear(); answers = new Map(); }
+      else if (view && fresh.data === undefined && JSON.stringify(fresh) === JSON.stringify(value)) return;
+      let data = fresh.data, problem = null;
+      if (data === undefined) {
+        try {
+          data = (await ask({run: fresh.run, analysis: fresh.analysis, renderer: name, params: fresh.params, whole: true})).detail;
+        } catch (error) { problem = error; }
+        if (wanted !== fresh || !slot.isConnected) return;
+      }
       destroy();
-      const fresh = props.value;
-      if (!fresh || !fresh.run) { value = null; slot.replaceChildren(); return; }
-      if (!value || value.run !== fresh.run || value.analysis !== fresh.analysis) answers = new Map();
       value = fresh;
       const root = element("div");
       slot.replaceChildren(root);
-      guarded(() => { view = draw(root, value.data, host) || {}; });
+      if (problem) { root.append(element("div", "app-notice app-is-error", problem.message || String(problem))); root.dataset.ready = "1"; return; }
+      guarded(() => { view = draw(root, data, host) || {}; });
       show();
     };
     const listener = (_, changed) => { if (changed.length) show(); };

@@ -18,7 +18,7 @@ def script_view(
 ) -> gr.HTML:
     """A place for a renderer's view, or for two of them beside each other.
 
-    Value: {"run", "analysis", "params", "data"} or None.
+    Value: {"run", "analysis", "params"} and "data", which the page asks `fetch_detail` for if it is not there; or None.
     """
     shown = f"name: {json.dumps(renderer.name)}, beside: {json.dumps(beside)}"
     return part(
