@@ -47,7 +47,7 @@ class Agreement:
 def agreement(first: Finding, second: Finding) -> Agreement:
     """Rank correlations of the sources of every target that both attributions have.
 
-    Where one of the two has no signs, both are ordered by absolute value.
+    Where they do not both have signs, both are ordered by absolute value.
 
     Raises:
         BadInput: a result that is no attribution, or two different texts.
@@ -83,7 +83,7 @@ def _info(one: Attribution, two: Attribution, same: bool, signed: bool, targets:
     lines = [
         "Agreement: rank correlation of the sources of the chosen target, Spearman’s ρ and Kendall’s τ-b, from −1 "
         "(opposite order) over 0 to 1 (same order); of "
-        + ("scores with their signs." if signed else "absolute scores, because one of the two has no signs."),
+        + ("scores with their signs." if signed else "absolute scores, because they do not both have signs."),
         "Sources are matched by position: the tokens are the same."
         if same
         else "Sources are matched by their characters: scores between two places where both cut the text are added; "

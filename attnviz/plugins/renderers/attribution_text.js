@@ -199,7 +199,7 @@ function paintWords({ side, at }) {
     const sum = SOURCES.reduce((total, _, j) => total + (Number.isNaN(scores[at * C + j]) ? 0 : scores[at * C + j]), 0);
     const parts = [data.values ? `${data.target_function} ${formatNumber(data.values[at])}` : data.target_function, `sum of scores ${formatNumber(sum)} ${data.unit}`];
     if (data.delta) parts.push(deltaText(at));
-    facts.textContent = parts.join(" · ");
+    facts.textContent = facts.title = parts.join(" · ");
     facts.classList.toggle("av-off", withinTolerance(at) === false);
   }
   released.hidden = !state.locked;
