@@ -13,6 +13,8 @@ BUILTIN = (
     "attnviz.plugins.analyses.attribution.saliency",
     "attnviz.plugins.analyses.attribution.input_x_gradient",
     "attnviz.plugins.analyses.attribution.gradient_norm",
+    "attnviz.plugins.analyses.attribution.smooth_grad",
+    "attnviz.plugins.analyses.attribution.gradient_shap",
     "attnviz.plugins.analyses.attribution.attention",
     "attnviz.plugins.renderers.attention_grid",
     "attnviz.plugins.renderers.head_map",
