@@ -116,6 +116,7 @@ def test_shared_controls_hold_for_both_and_nothing_brings_one_back(pulls, app):
     assert [line.rsplit(" ", 1)[0] for line in app.calls()[-2:]] == ["pulls copies 3", "pulls mean 3"]
     compare(pulls, "nothing")
     pulls.locator(".app-beside").wait_for(state="detached")
+    pulls.locator(".av-attribution[data-ready='1']").wait_for()
     assert pulls.locator(".av-attribution").count() == 1
 
 
