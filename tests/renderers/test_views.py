@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+import re
 from typing import Any
 
 import numpy as np
 import pytest
 
 from attnviz.hooks import BadInput, HeadScores, ShapeError, TokenMatrix
-from attnviz.plugins.renderers import head_map, lens_grid, token_matrix
+from attnviz.plugins.renderers import head_map, html_page, lens_grid, token_matrix
+from attnviz.plugins.renderers._assets import pack
 from attnviz.plugins.renderers.token_strip import token_strip_payload
 from attnviz.testing import sample_findings
 from tests.renderers.samples import (
     HOSTILE,
     PLAIN,
     finding,
+    long_labels,
     make_tokens,
     sample_heads,
     sample_lens,
@@ -289,6 +293,64 @@ def test_token_matrix_reads_cells_and_shades_sources(open_page: Any) -> None:
     assert readout(page).endswith(f"{shown.result.scores[3, 1]:.4f} share of the row")
     page.keyboard.press("Enter")
     assert page.locator(".av-caption").first.inner_text() == "Sources of target 14 “.”"
+
+
+def test_blocks_hold_their_strongest_score_of_either_sign() -> None:
+    scores = np.array([[1, -2, np.nan], [0.5, 1, np.nan], [-3, 3, -1]], np.float32)
+    strongest = token_matrix.strongest_of_blocks(scores, 2)
+    np.testing.assert_array_equal(strongest, [[-2, np.nan], [3, -1]])
+
+
+def long_matrix() -> Any:
+    rng = np.random.default_rng(6)
+    positions = np.arange(600)
+    scores = np.tril(rng.normal(0, 1, (600, 600))).astype(np.float32)
+    return finding(
+        TokenMatrix(scores=scores, rows=positions, columns=positions, unit="nats"), make_tokens(long_labels(600))
+    )
+
+
+def test_a_large_matrix_comes_in_blocks_and_its_rows_are_exact() -> None:
+    shown = long_matrix()
+    scores = shown.result.scores
+    payload = token_matrix.render(shown).payload
+    assert (payload["block"], payload["scores"]["shape"], payload["signed"]) == (2, [300, 300], True)
+    assert payload["most"] == np.abs(scores).max()
+    assert token_matrix.part(shown, {"rows": [7, 8]})["scores"] == pack(scores[7])
+    assert token_matrix.render_file(shown).payload["block"] == 1
+    for what in ({}, {"rows": [600, 601]}, {"rows": [3, 5]}):
+        with pytest.raises(BadInput, match="Part of a ma"):
+            token_matrix.part(shown, what)
+
+
+@pytest.mark.browser
+def test_a_large_matrix_fetches_the_row_that_is_looked_at(open_page: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(token_matrix, "CELLS_IN_FILE", 20_000)
+    shown = long_matrix()
+    scores = shown.result.scores
+    text = html_page.page(shown)
+    page = open_page(text)
+    assert (
+        "drawn is the strongest of each block of 5 × 5 tokens. The file does not hold"
+        in page.locator(".av-notes").inner_text()
+    )
+    rows = json.dumps({i: token_matrix.part(shown, {"rows": [i, i + 1]}) for i in (300, 599)})
+    text = re.sub(r"    part: \(\) => .*\n", lambda _: f"part: async ({{ rows }}) => ({rows})[rows[0]],", text)
+    text = re.sub(r"<meta http-equiv=[^>]*>", "", text.replace("offline: true", "offline: false"))
+    page = open_page(text)
+    page.wait_for_function("document.querySelectorAll('.av-caption')[0].textContent.endsWith('”')")
+    page.locator(".av-heat").focus()
+    page.keyboard.press("Home")
+    assert readout(page).endswith(f"{scores[599, 0]:.4f} nats")
+    page.keyboard.press("ArrowUp")
+    assert readout(page).startswith("targets 595–599 ← sources 0–4 · strongest ")
+    page.locator(".av-token").nth(300).click()
+    page.wait_for_function(
+        "document.querySelectorAll('.av-caption')[0].textContent.startsWith('Sources of target 300')"
+    )
+    page.wait_for_function("document.querySelectorAll('.av-caption')[0].textContent.endsWith('”')")
+    page.locator(".av-token").nth(20).hover()
+    assert readout(page).endswith(f"{scores[300, 20]:.4f} for target 300")
 
 
 @pytest.mark.browser

@@ -21,7 +21,7 @@ from attnviz.plugins.renderers._table import table
 
 _INTERACTIVE = (attention_grid, head_map, lens_grid, attribution_text, token_strip, token_matrix)
 
-_FOR_FILES = {"attention_grid": attention_grid.render_file}
+_FOR_FILES = {"attention_grid": attention_grid.render_file, "token_matrix": token_matrix.render_file}
 """What draws more than the app's page gets at first, because a file cannot ask for the rest."""
 
 _PAGE = Template("""<!doctype html>
