@@ -67,6 +67,8 @@ def _beside_ids(tokens: Tokens) -> dict[str, Any]:
     found: dict[str, Any] = {}
     if tokens.values is not None:
         found["values"] = array_digest(tokens.values).hex()
+    if tokens.padding is not None:
+        found["padding"] = array_digest(tokens.padding).hex()
     if tokens.decoder_from is not None:
         found["decoder_from"] = tokens.decoder_from
     return found

@@ -58,8 +58,10 @@ def write_run(path: Path, saved: SavedRun) -> None:
     }
     tokens = header["run"]["tokens"]
     arrays = {f"tokens.{name}": np.asarray(getattr(saved.run.tokens, name)) for name in ("ids", "offsets", "special")}
-    for name in ("ids", "offsets", "special", "values"):
+    for name in ("ids", "offsets", "special", "values", "padding"):
         del tokens[name]
+    if saved.run.tokens.padding is not None:
+        arrays["tokens.padding"] = np.asarray(saved.run.tokens.padding)
     if saved.run.tokens.values is not None:
         arrays["tokens.values"] = np.asarray(saved.run.tokens.values)
     for index, layer in enumerate(saved.trace.layers):
@@ -123,6 +125,7 @@ def _run(data: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> Run:
             segments=tuple(Segment(**segment) for segment in tokens["segments"]),
             values=arrays.get("tokens.values"),
             decoder_from=tokens.get("decoder_from"),
+            padding=arrays.get("tokens.padding"),
         ),
         generated_from=data["generated_from"],
         sampling=None if sampling is None else Sampling(**{**sampling, "stop": tuple(sampling.get("stop", ()))}),

@@ -40,6 +40,7 @@ from attnviz.hooks import (
     ModelEntry,
     ModelSpec,
     Param,
+    ReadsIds,
     ReadsNumbers,
     Renderer,
     Result,
@@ -608,14 +609,39 @@ class LoadedModel:
         messages: Sequence[Message] | None = None,
         array: NDArray[Any] | None = None,
         names: Sequence[str] | None = None,
+        ids: Sequence[int] | None = None,
+        attention_mask: Sequence[int] | None = None,
         category: str = "",
     ) -> TracedRun:
-        """A run of the prompt, or of one input of a model that reads numbers, in the model's own axes.
+        """A run of the prompt, of one input of a model that reads numbers (in the model's own axes), or of token ids.
 
-        The forward pass happens when something first needs it.
+        ids may be a row of a batch; `attention_mask` is 0 for its padding, left or right. The forward pass happens when
+        something first needs it.
+
+        Raises:
+            BadInput: an unusable prompt, or ids that do not fit the model or the mask.
         """
-        tokens = self.tokenize(text, messages=messages, array=array, names=names)
+        if ids is None:
+            if attention_mask is not None:
+                raise BadInput("attention_mask: expected together with ids, got none.")
+            tokens = self.tokenize(text, messages=messages, array=array, names=names)
+        else:
+            if text is not None or messages is not None or array is not None:
+                raise BadInput("Expected either ids or a prompt, got both.")
+            tokens = self._tokens_of(ids, attention_mask)
         return self.session.start(self, tokens, category=category)
+
+    def _tokens_of(self, ids: Sequence[int], attention_mask: Sequence[int] | None) -> Tokens:
+        model = self.session.model(self.spec)
+        if not isinstance(model, ReadsIds):
+            raise BadInput(f"{self.name} takes no token ids. Give the text instead.")
+        numbers = np.asarray(ids)
+        mask = np.ones(len(numbers), int) if attention_mask is None else np.asarray(attention_mask)
+        if numbers.ndim != 1 or numbers.dtype.kind not in "iu":
+            raise BadInput(f"ids: expected one row of whole numbers, got {ids!s:.80}.")
+        if mask.shape != numbers.shape or not np.isin(mask, (0, 1)).all():
+            raise BadInput(f"attention_mask: expected {len(numbers)} values 0 or 1, one for each id, got {mask!s:.80}.")
+        return model.tokens_of([int(i) for i in numbers], [not shown for shown in mask])
 
     def reread(self, run: TracedRun) -> TracedRun:
         """The text of a run of another model, prompt and answer, as a run of this one.
@@ -784,9 +810,10 @@ def _first_with_attention(card: ModelCard) -> int:
     return next((layer.index for layer in card.layers if layer.heads > 0 and layer.kind not in ("none", "linear")), 0)
 
 
-def _ids_key(run: Run) -> tuple[ModelSpec, bytes, int | None]:
+def _ids_key(run: Run) -> tuple[Any, ...]:
     tokens = run.tokens
-    return run.spec, tokens.ids.tobytes() if tokens.values is None else array_digest(tokens.values), tokens.decoder_from
+    read = tokens.ids.tobytes() if tokens.values is None else array_digest(tokens.values)
+    return run.spec, read, tokens.decoder_from, None if tokens.padding is None else tokens.padding.tobytes()
 
 
 def _run_key(run: Run) -> tuple[Any, ...]:

@@ -171,6 +171,8 @@ class Tokens:
     values   what a model reads that takes numbers (pixels, sound, sensors) in its own axes; ids are then -1 where a
              token stands for a part of it; None for text
     decoder_from  index of the first token that the decoder reads, of a model with encoder and decoder; else None
+    padding  [T] True for tokens that only fill up a row of a batch: nothing attends to them, they attend to nothing;
+             None = there are none
     """
 
     ids: Ints
@@ -181,6 +183,7 @@ class Tokens:
     segments: tuple[Segment, ...] = ()
     values: Floats | None = None
     decoder_from: int | None = None
+    padding: Bools | None = None
 
     def __post_init__(self) -> None:
         count = len(self.labels)
@@ -196,6 +199,11 @@ class Tokens:
             object.__setattr__(self, name, _read_only(getattr(self, name)))
         if self.values is not None:
             object.__setattr__(self, "values", _read_only(self.values))
+        if self.padding is not None:
+            _need("Tokens.padding", self.padding, (count,))
+            if count and self.padding.all():
+                raise BadInput(f"Tokens.padding: expected some of {count} tokens that are no padding, got none.")
+            object.__setattr__(self, "padding", _read_only(self.padding) if self.padding.any() else None)
 
     def __len__(self) -> int:
         return len(self.labels)

@@ -18,7 +18,16 @@ from attnviz.errors import (
     Unavailable,
     UnknownName,
 )
-from attnviz.hooks.contracts import AnalysisRequest, Differentiable, Estimating, GivesMaps, Message, Model, ReadsNumbers
+from attnviz.hooks.contracts import (
+    AnalysisRequest,
+    Differentiable,
+    Estimating,
+    GivesMaps,
+    Message,
+    Model,
+    ReadsIds,
+    ReadsNumbers,
+)
 from attnviz.hooks.descriptors import (
     CAPABILITIES,
     Analysis,
@@ -108,6 +117,7 @@ __all__ = [
     "ModelSpec",
     "Param",
     "PluginError",
+    "ReadsIds",
     "ReadsNumbers",
     "Renderer",
     "Result",

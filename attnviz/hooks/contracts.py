@@ -104,6 +104,18 @@ class GivesMaps(Protocol):
 
 
 @runtime_checkable
+class ReadsIds(Protocol):
+    """A model that takes token ids as they are, such as a row of a batch that was tokenised elsewhere."""
+
+    def tokens_of(self, ids: Sequence[int], padding: Sequence[bool] | None = None) -> Tokens:
+        """Tokens of exactly these ids. padding: True for those that only fill up the row.
+
+        Raises:
+            BadInput: ids outside the vocabulary, none at all, or nothing but padding.
+        """
+
+
+@runtime_checkable
 class ReadsNumbers(Protocol):
     """A model that reads numbers instead of text: pixels, sound, sensors."""
 

@@ -28,6 +28,7 @@ from attnviz.hooks import (
     hookimpl,
 )
 from attnviz.plugins.analyses.names import layer_name
+from attnviz.plugins.analyses.padding import padding_line
 from attnviz.plugins.analyses.sinks import EXCLUDE_SINKS, Sinks, find_sinks, without_sinks
 
 EVERY_BYTES = 64_000_000
@@ -72,7 +73,7 @@ def run(request: AnalysisRequest) -> AttentionPattern:
         rows=_row_span(capture, rows),
         sink_share=None if left_out else share,
         every_sink_share=None if left_out else shares,
-        info=_info(request, chosen, rows, weights, share, sinks, excluded),
+        info=(*_info(request, chosen, rows, weights, share, sinks, excluded), *padding_line(request.tokens)),
         warnings=_warnings(request, chosen, raw, sinks, excluded),
     )
 

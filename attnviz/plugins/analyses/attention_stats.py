@@ -24,6 +24,7 @@ import numpy as np
 
 from attnviz.hooks import Analysis, AnalysisRequest, Bools, Floats, HeadScores, LayerCapture, hookimpl
 from attnviz.plugins.analyses.names import layer_name
+from attnviz.plugins.analyses.padding import padding_line
 from attnviz.plugins.analyses.received import expected_column_sum
 from attnviz.plugins.analyses.sinks import EXCLUDE_SINKS, Sinks, find_sinks, sink_columns, without_sinks
 
@@ -85,7 +86,7 @@ def run(request: AnalysisRequest) -> HeadScores:
         received=looked_at.astype(np.float32),
         layer_importance=_mean_of_known(metrics["focus"]).astype(np.float32),
         sinks=sinks.positions,
-        info=_info(request, sinks, exclude),
+        info=(*_info(request, sinks, exclude), *padding_line(request.tokens)),
         warnings=_warnings(request, sinks, exclude, learned),
     )
 

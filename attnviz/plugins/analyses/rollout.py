@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from attnviz.hooks import Analysis, AnalysisRequest, BadInput, LayerCapture, Param, TokenMatrix, Trace, hookimpl
 from attnviz.plugins.analyses.names import layer_name
+from attnviz.plugins.analyses.padding import padding_line
 from attnviz.plugins.analyses.sinks import EXCLUDE_SINKS, Sinks, find_sinks, without_sinks
 
 _ROWS = 256  # query rows of a head recomputed in one go
@@ -48,7 +49,7 @@ def run(request: AnalysisRequest) -> TokenMatrix:
         rows=positions,
         columns=positions,
         unit="share",
-        info=_info(request, last, sinks),
+        info=(*_info(request, last, sinks), *padding_line(request.tokens)),
         warnings=_warnings(trace, last, left_out),
     )
 

@@ -156,13 +156,15 @@ def _detected(captures: list[LayerCapture]) -> tuple[int, ...]:
 
 def _listed(captures: list[LayerCapture], tokens: Tokens, keys: tuple[int, int]) -> tuple[int, ...]:
     ids, special = tokens.ids[slice(*keys)], tokens.special[slice(*keys)]
-    if not len(ids):
+    text = np.ones(len(ids), bool) if tokens.padding is None else ~tokens.padding[slice(*keys)]
+    if not text.any():
         return ()
-    if special[0] and ids[0] < 0:  # of a model that reads numbers, such as CLS
-        return (0,)
-    if special[0]:  # BOS, wherever it comes again
-        return tuple(int(k) for k in np.flatnonzero(ids == ids[0]))
-    return (0,) if all(capture.causal for capture in captures) else ()
+    first = int(np.flatnonzero(text)[0])
+    if special[first] and ids[first] < 0:  # of a model that reads numbers, such as CLS
+        return (first,)
+    if special[first]:  # BOS, wherever it comes again
+        return tuple(int(k) for k in np.flatnonzero((ids == ids[first]) & text))
+    return (first,) if all(capture.causal for capture in captures) else ()
 
 
 def sink_columns(sinks: tuple[int, ...], keys: int) -> Bools:

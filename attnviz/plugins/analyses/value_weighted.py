@@ -28,6 +28,7 @@ from attnviz.hooks import (
     hookimpl,
 )
 from attnviz.plugins.analyses.names import layer_name
+from attnviz.plugins.analyses.padding import padding_line
 from attnviz.plugins.analyses.sinks import find_sinks
 
 
@@ -48,7 +49,7 @@ def run(request: AnalysisRequest) -> TokenMatrix:
         rows=np.arange(*capture.row_span),
         columns=np.arange(*capture.column_span),
         unit="length of the vector added, in the model's own units",
-        info=_info(request, trace, index, heads, norms),
+        info=(*_info(request, trace, index, heads, norms), *padding_line(request.tokens)),
         warnings=_warnings(heads),
     )
 

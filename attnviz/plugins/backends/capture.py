@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from attnviz.hooks import LayerCapture, ModelError
+from attnviz.hooks import Bools, LayerCapture, ModelError
 from attnviz.plugins.backends.attention_function import AttentionCall
 from attnviz.plugins.backends.estimate import Level
 from attnviz.plugins.backends.stacks import Span
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     import torch
 
 _FLOAT16_MAX = 65504.0
+_UNSEEN = 1e-7  # weight of a key that an additive mask hides
 _LONG = 512  # tokens from which on memory is given back after each layer
 
 CallKey = tuple[int, int]  # identity of the attention module, how many calls of it came before in this forward
@@ -68,6 +69,7 @@ class AttentionCollector:
     projections  layer -> output projection, or why there is none; None = value norms are not asked for
     without      why queries and keys are not kept; empty = they are
     spans        layer -> tokens of the run that are its queries and its keys; a layer that is not in it has all
+    padding      [T] tokens of the run that are padding: their rows and columns are empty; None = none
     shelf        where everything is put
     """
 
@@ -81,10 +83,12 @@ class AttentionCollector:
     outputs: list[torch.Tensor] = field(default_factory=list, kw_only=True)
     without: str = field(default="", kw_only=True)
     spans: Mapping[int, tuple[Span, Span]] = field(default_factory=dict, kw_only=True)
+    padding: Bools | None = field(default=None, kw_only=True)
     shelf: Shelf = field(default_factory=lambda: Shelf(0), kw_only=True)
     _counts: Counter[int] = field(default_factory=Counter)
     _masks: dict[int, tuple[torch.Tensor, _Mask]] = field(default_factory=dict)
     _visible: dict[int, np.ndarray[Any, Any]] = field(default_factory=dict)
+    _padded: dict[tuple[int, tuple[Span, Span] | None], tuple[torch.Tensor | None, _Mask]] = field(default_factory=dict)
     _biases: dict[tuple[int, int], tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]] = field(
         default_factory=dict
     )
@@ -102,7 +106,7 @@ class AttentionCollector:
             self.calls.append((key, replace(call, query=call.query[:, :, :0], mask=None, bias=None)))
         else:
             index = self.layers[key]
-        scores = self._scores(call)
+        scores = self._scores(call, index)
         statistics = stream_statistics(scores, self.thumbnail, top_k=self.top_k)
         self.captured[index] = placed(
             self._capture(scores, statistics, self._values(index, scores)), self.spans.get(index)
@@ -123,8 +127,10 @@ class AttentionCollector:
         norms = value_norms(scores.value, projection, scores.query.shape[0])
         return {"value_norm": self.shelf.place(norms.cpu().numpy())}
 
-    def _scores(self, call: AttentionCall) -> Scores:
+    def _scores(self, call: AttentionCall, index: int) -> Scores:
         mask = self._mask(call)
+        if self.padding is not None:
+            mask = self._without_padding(call, mask, self.spans.get(index))
         return Scores(
             query=call.query[0].detach(),
             key=call.key[0].detach(),
@@ -145,6 +151,28 @@ class AttentionCollector:
         if held is None:  # the tensor is kept with it, else its identity could be given to another one
             held = self._masks[id(call.mask)] = (call.mask, _read_mask(call.mask[0]))
         return held[1]
+
+    def _without_padding(self, call: AttentionCall, mask: _Mask, spans: tuple[Span, Span] | None) -> _Mask:
+        """The mask with nothing visible to padding, and padding visible to nothing; one for all layers that share it.
+
+        Raises:
+            ModelError: the model itself lets a token see padding.
+        """
+        import torch
+
+        assert self.padding is not None
+        key = (id(call.mask), spans)
+        if key not in self._padded:
+            rows, columns = (self.padding if s is None else self.padding[slice(*s)] for s in spans or (None, None))
+            device, (queries, keys) = call.query.device, (call.query.shape[2], call.key.shape[2])
+            there = torch.ones(queries, keys, dtype=torch.bool, device=device)
+            seen = mask.visible if mask.visible is not None else there.tril() if mask.causal else there
+            here = ~torch.tensor(rows, device=device)[:, None]  # [Q, 1] rows that count
+            blank = torch.tensor(columns, device=device)[None]  # [1, K]
+            if bool((seen & here & blank).any()):
+                raise ModelError(NO_PADDING.format(type(call.module).__name__))
+            self._padded[key] = (call.mask, replace(mask, visible=seen & here & ~blank))
+        return self._padded[key][1]
 
     def _bias(self, call: AttentionCall, mask: _Mask) -> torch.Tensor | None:
         """[1 or H, Q, K] what is added to the scores, one tensor for all layers that share it; None where that is 0."""
@@ -261,6 +289,25 @@ def precision_of(captured: dict[int, LayerCapture], level: Level) -> str:
 
 _NO_DISTANCE = "Queries are tokens of the decoder, keys are tokens of the encoder: they stand in no one order."
 _NO_VALUES = "This model is read through the maps it returns, which come without its values."
+
+
+NO_PADDING = "{} attends to padding although a mask tells it not to: give the text without padding."
+
+
+def without_padding(weights: torch.Tensor, padding: Bools, spans: tuple[Span, Span] | None) -> torch.Tensor:
+    """A map [H, Q, K] with empty rows of padding.
+
+    Raises:
+        ModelError: a token that is no padding gives weight to padding.
+    """
+    import torch
+
+    rows, columns = (padding if s is None else padding[slice(*s)] for s in spans or (None, None))
+    here, blank = (torch.tensor(part, device=weights.device) for part in (rows, columns))
+    found = weights.masked_fill(here[None, :, None], 0)
+    if bool((found[:, :, blank] > _UNSEEN).any()):
+        raise ModelError(NO_PADDING.format("This model"))
+    return found.masked_fill(blank, 0)
 
 
 def placed(capture: LayerCapture, spans: tuple[Span, Span] | None) -> LayerCapture:

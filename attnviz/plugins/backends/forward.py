@@ -62,12 +62,34 @@ def given_inputs(module: torch.nn.Module, tokens: Tokens) -> dict[str, Any]:
     else:
         given = {"input_ids": _batch(tokens.ids[: tokens.decoder_from], device)}
         if "attention_mask" in accepted:
-            given["attention_mask"] = torch.ones_like(given["input_ids"])
+            given["attention_mask"] = _shown(tokens, slice(0, tokens.decoder_from), device)
+        if tokens.padding is not None and "position_ids" in accepted and _counts_from_zero(module):
+            given["position_ids"] = (given["attention_mask"].cumsum(-1) - 1).clamp_min(0)
     if tokens.decoder_from is not None:
         given["decoder_input_ids"] = _batch(tokens.ids[tokens.decoder_from :], device)
         if "decoder_attention_mask" in accepted:
-            given["decoder_attention_mask"] = torch.ones_like(given["decoder_input_ids"])
+            given["decoder_attention_mask"] = _shown(tokens, slice(tokens.decoder_from, None), device)
     return given
+
+
+def _shown(tokens: Tokens, span: slice, device: torch.device) -> torch.Tensor:
+    """[1, n] 1 for a token, 0 for padding."""
+    import torch
+
+    shown = np.ones(len(tokens), bool) if tokens.padding is None else ~tokens.padding
+    return torch.tensor(shown[span][None], dtype=torch.long, device=device)
+
+
+def _counts_from_zero(module: torch.nn.Module) -> bool:
+    """Whether the first token of a text is at position 0. Families that count from the padding id on find the
+    positions of a padded text themselves."""
+    import torch
+
+    return all(
+        part.padding_idx is None
+        for name, part in module.named_modules()
+        if isinstance(part, torch.nn.Embedding) and name.endswith("position_embeddings")
+    )
 
 
 def _batch(ids: Ints, device: torch.device) -> torch.Tensor:

@@ -11,6 +11,7 @@ from attnviz.hooks import (
     CAPABILITIES,
     BadInput,
     Estimate,
+    Ints,
     LayerCapture,
     LensTable,
     LiveRow,
@@ -30,7 +31,14 @@ from attnviz.hooks import (
     tokenize_text,
 )
 from attnviz.plugins.backends import attention_function
-from attnviz.plugins.backends.capture import AttentionCollector, Shelf, capture_map, placed, precision_of
+from attnviz.plugins.backends.capture import (
+    AttentionCollector,
+    Shelf,
+    capture_map,
+    placed,
+    precision_of,
+    without_padding,
+)
 from attnviz.plugins.backends.estimate import (
     TIMED_TOKENS,
     LayerShape,
@@ -55,6 +63,7 @@ from attnviz.plugins.backends.gradients import Gradients, find_gradients
 from attnviz.plugins.backends.lens import lens_table
 from attnviz.plugins.backends.live_rows import InterfaceRows, MapRows, watch_maps
 from attnviz.plugins.backends.loading import Loaded, load_model, quiet
+from attnviz.plugins.backends.padding import is_ahead, refuse_if_counted
 from attnviz.plugins.backends.placement import is_spread, shares
 from attnviz.plugins.backends.readout import Readout, find_readout
 from attnviz.plugins.backends.residual import watch
@@ -165,6 +174,16 @@ class HuggingFaceModel:
         self._check(tokens)
         return tokens
 
+    def tokens_of(self, ids: Sequence[int], padding: Sequence[bool] | None = None) -> Tokens:
+        if has_decoder(self.loaded.module):
+            raise BadInput(f"{self.card.name} reads a source and a target: give the text instead of ids.")
+        nothing = Tokens(np.zeros(0, np.int64), (), np.zeros((0, 2), np.int64), np.zeros(0, bool), "")
+        self._check_ids(np.asarray(ids, np.int64))
+        tokens = continue_tokens(nothing, ids, self.labels, role="text")
+        tokens = replace(tokens, padding=None if padding is None else np.asarray(padding, bool))
+        self._check(tokens)
+        return tokens
+
     def trace(self, tokens: Tokens, want: Want) -> Trace:
         self._check(tokens)
         layers = range(len(self.card.layers)) if want.layers is None else want.layers
@@ -220,6 +239,7 @@ class HuggingFaceModel:
             projections=self.route.projections if want.values else None,
             without=level.without,
             spans=self._spans(tokens),
+            padding=tokens.padding,
             shelf=Shelf(kept_bytes(shapes, lengths, want, level)),
         )
         inputs = model_inputs(self.loaded.module, tokens, logits_at=[len(tokens) - 1])
@@ -235,7 +255,10 @@ class HuggingFaceModel:
         for layer, weights in zip(self.route.maps, maps, strict=True):
             if layer in layers:
                 causal = self.card.causal and self.card.layers[layer].stack in ("", DECODER)
-                capture = capture_map(weights[0], want.thumbnail, causal, top_k=want.top_k, values=want.values)
+                shown = weights[0]
+                if tokens.padding is not None:
+                    shown = without_padding(shown, tokens.padding, spans.get(layer))
+                capture = capture_map(shown, want.thumbnail, causal, top_k=want.top_k, values=want.values)
                 found[layer] = placed(capture, spans.get(layer))
         return found, self.card.dtype
 
@@ -250,6 +273,9 @@ class HuggingFaceModel:
         self._check(tokens)
         if isinstance(self.readout, Unavailable):
             raise Unavailable(str(self.readout))
+        padded = [p for p in positions if tokens.padding is not None and tokens.padding[p]]
+        if padded:
+            raise BadInput(f"Position {padded[0]} is padding and predicts nothing. Choose a token of the text.")
         return lens_table(
             self.readout,
             self.loaded.module,
@@ -274,6 +300,8 @@ class HuggingFaceModel:
         if "generation" not in self.card.capabilities:
             raise Unavailable(self.card.missing["generation"])
         self._check(tokens)
+        if tokens.padding is not None:
+            raise BadInput("An answer follows the last token of the text: give the text without padding.")
         check_sampling(sampling, len(tokens) - (tokens.decoder_from or 0), self.card.positions, self.card.name)
         module, tokenizer = self.loaded.module, self.loaded.tokenizer
         rows = None if on_row is None else self._live_rows(tokens, on_row)
@@ -340,7 +368,13 @@ class HuggingFaceModel:
             )
         self._check_length(tokens)
         self._check_sound(tokens)
-        ids = tokens.ids[0 if tokens.values is None else tokens.decoder_from :]
+        self._check_ids(tokens.ids[0 if tokens.values is None else tokens.decoder_from :])
+        if is_ahead(tokens):
+            refuse_if_counted(self.loaded.module, self.runner, self.card.vocabulary, tokens)
+
+    def _check_ids(self, ids: Ints) -> None:
+        if not len(ids):
+            raise BadInput("There are no ids to run.")
         highest, lowest = int(ids.max()), int(ids.min())
         if highest >= self.card.vocabulary or lowest < 0:
             wrong = highest if highest >= self.card.vocabulary else lowest

@@ -185,6 +185,11 @@ class NdifModel(HuggingFaceModel):
             tracer.stop()
         return self.service.result(job)
 
+    def _check(self, tokens: Tokens) -> None:
+        if tokens.padding is not None:
+            raise BadInput("A run on NDIF takes no padding: give the text alone.")
+        super()._check(tokens)
+
     def attention_map(self, tokens: Tokens, layer: int, head: int) -> Floats:
         """[Q, K] the map of one head, asked for on its own.
 

@@ -126,6 +126,8 @@ def ask(request: AnalysisRequest, function: TargetFunction | None = None) -> Que
             f"{card.name} does not predict the next token (it sees the whole text at once), so there is no prediction "
             "to attribute. Choose a causal language model."
         )
+    if tokens.padding is not None:
+        raise BadInput("Attribution reads a text from its first token to its last: give it without padding.")
     first, last = _range(request)
     assumed = last == len(tokens)
     ids = [int(i) for i in tokens.ids[first : last + 1]]
