@@ -140,6 +140,10 @@ class Differentiable(Protocol):
     def reads_ahead(self) -> bool:
         """Whether a state depends on later tokens, so that each target needs a pass over what comes before it alone."""
 
+    @property
+    def stand_ins(self) -> Mapping[str, int]:
+        """Tokens that say nothing, to compare a token with: those of eos, pad, unk, mask, bos that the model has."""
+
     def embed(self, ids: Any, *, decoder: bool = False) -> Any:
         """[...] token ids -> [..., d] what the embedding layer makes of them; `decoder`: that of the decoder."""
 

@@ -24,7 +24,7 @@ on is one token that is known: `taken_from`.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -200,6 +200,11 @@ class FakeModel:
     def reads_ahead(self) -> bool:
         """Never: what a position looks at comes before it."""
         return False
+
+    @property
+    def stand_ins(self) -> Mapping[str, int]:
+        """<end> and <bos>."""
+        return {"eos": END, "bos": BOS}
 
     def embed(self, ids: Any, *, decoder: bool = False) -> torch.Tensor:
         """[...] ids -> [..., V] unit vectors."""

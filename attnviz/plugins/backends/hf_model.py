@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -330,6 +330,12 @@ class HuggingFaceModel:
     @property
     def reads_ahead(self) -> bool:
         return self._with_gradients().reads_ahead
+
+    @property
+    def stand_ins(self) -> Mapping[str, int]:
+        names = ("eos", "pad", "unk", "mask", "bos")
+        found = {name: getattr(self.loaded.tokenizer, f"{name}_token_id", None) for name in names}
+        return {name: int(i) for name, i in found.items() if i is not None and 0 <= i < self.card.vocabulary}
 
     def embed(self, ids: Any, *, decoder: bool = False) -> Any:
         return self._with_gradients().embed(ids, decoder=decoder)

@@ -8,7 +8,7 @@ several targets in one batch (vmap) was measured on a processor and saved 8 %, l
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -74,35 +74,48 @@ class Engine:
         """[B, n, d] -> [B, P] the numbers of the target tokens. Any B."""
         import torch
 
+        places = range(len(self.question.ids))
         with torch.no_grad(), _enough_memory(self.question):
-            parts = [self._values(self._states(part)) for part in embeddings.split(self.batch)]
-        return torch.cat(parts)
+            return torch.cat(
+                [self._values(self._states(part, places), places) for part in embeddings.split(self.batch)]
+            )
 
-    def gradients(self, embeddings: torch.Tensor) -> tuple[torch.Tensor, Iterator[torch.Tensor]]:
-        """[B, n, d] -> values [B, P] of the target tokens, and for each target in turn the gradient of its number,
-        [B, n, d]. At most `batch` variants; the gradients have to be taken in order, and hold the pass until the last.
+    def gradients(
+        self, embeddings: torch.Tensor, targets: Sequence[int] | None = None
+    ) -> tuple[torch.Tensor, Iterator[torch.Tensor]]:
+        """[B, n, d] -> the numbers [B, P] of the tokens of `targets` (None = all), and for each target in turn the
+        gradient of its number, [B, n, d]. At most `batch` variants; gradients have to be taken in order, and hold the
+        pass until the last.
 
         Raises:
             ModelError: out of memory, or gradients that are no finite numbers.
         """
         import torch
 
+        groups = self.question.groups
+        chosen = [
+            range(group.start, group.stop) for group in (groups if targets is None else [groups[t] for t in targets])
+        ]
+        places = [place for group in chosen for place in group]
         leaves = embeddings.detach().clone().requires_grad_()
         with torch.enable_grad(), _enough_memory(self.question):
-            states = self._states(leaves)
-            values, seeds = self._seeds(states)
-        return values, self._back(leaves, states, seeds)
+            states = self._states(leaves, places)
+            values, seeds = self._seeds(states, places)
+        return values, self._back(leaves, states, seeds, [len(group) for group in chosen])
 
-    def _back(self, leaves: torch.Tensor, states: torch.Tensor, seeds: torch.Tensor) -> Iterator[torch.Tensor]:
-        """From the residual stream to the embeddings, a target at a time."""
+    def _back(
+        self, leaves: torch.Tensor, states: torch.Tensor, seeds: torch.Tensor, lengths: Sequence[int]
+    ) -> Iterator[torch.Tensor]:
+        """From the residual stream to the embeddings, a target at a time: so many rows of `states` are its tokens'."""
         import torch
 
-        groups = self.question.groups
-        for index, group in enumerate(groups):
+        start = 0
+        for index, length in enumerate(lengths):
+            rows = slice(start, start := start + length)
             given = torch.zeros_like(states)
-            given[:, group] = seeds[:, group]
+            given[:, rows] = seeds[:, rows]
             with _enough_memory(self.question):
-                (gradient,) = torch.autograd.grad(states, leaves, given, retain_graph=index < len(groups) - 1)
+                (gradient,) = torch.autograd.grad(states, leaves, given, retain_graph=index < len(lengths) - 1)
             if not bool(gradient.isfinite().all()):
                 raise ModelError(
                     f"The gradients are no finite numbers in {str(gradient.dtype).removeprefix('torch.')}: load the "
@@ -110,43 +123,44 @@ class Engine:
                 )
             yield gradient
 
-    def _states(self, embeddings: torch.Tensor) -> torch.Tensor:
-        """[B, n, d] -> [B, P, d'] the residual stream at the positions that predict."""
-        found: torch.Tensor = self.model.states(embeddings, self.question.tokens, self.question.positions)
+    def _states(self, embeddings: torch.Tensor, places: Sequence[int]) -> torch.Tensor:
+        """[B, n, d] -> [B, p, d'] the residual stream at the positions that predict the target tokens at `places`."""
+        positions = [self.question.positions[place] for place in places]
+        found: torch.Tensor = self.model.states(embeddings, self.question.tokens, positions)
         return found
 
     # ---- from the residual stream to the numbers that are explained
 
-    def _values(self, states: torch.Tensor) -> torch.Tensor:
-        """[B, P, d'] -> [B, P], without gradients."""
+    def _values(self, states: torch.Tensor, places: Sequence[int]) -> torch.Tensor:
+        """[B, p, d'] of the target tokens at `places` -> [B, p], without gradients."""
         import torch
 
         with torch.no_grad():
-            return torch.cat([self._numbers(states[:, part], part) for part in self._parts(states)], dim=1)
+            return torch.cat([self._numbers(states[:, rows], places[rows]) for rows in self._pieces(states)], dim=1)
 
-    def _seeds(self, states: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Values [B, P], and their gradients with regard to the residual stream [B, P, d'], each of its own row."""
+    def _seeds(self, states: torch.Tensor, places: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Values [B, p], and their gradients with regard to the residual stream [B, p, d'], each of its own row."""
         import torch
 
         values, seeds = [], torch.empty_like(states)
-        for part in self._parts(states):
-            leaves = states[:, part].detach().requires_grad_()
-            numbers = self._numbers(leaves, part)
-            (seeds[:, part],) = torch.autograd.grad(numbers.sum(), leaves)
+        for rows in self._pieces(states):
+            leaves = states[:, rows].detach().requires_grad_()
+            numbers = self._numbers(leaves, places[rows])
+            (seeds[:, rows],) = torch.autograd.grad(numbers.sum(), leaves)
             values.append(numbers.detach())
         return torch.cat(values, dim=1), seeds.detach()
 
-    def _numbers(self, states: torch.Tensor, part: slice) -> torch.Tensor:
+    def _numbers(self, states: torch.Tensor, places: Sequence[int]) -> torch.Tensor:
         import torch
 
-        reference = None if self._reference is None else self._reference[part]
-        ids = torch.tensor(self.question.ids[part], device=states.device)
+        reference = None if self._reference is None else self._reference[list(places)]
+        ids = torch.tensor([self.question.ids[place] for place in places], device=states.device)
         return self.question.function(self.model.unembed(states), ids, reference)
 
-    def _parts(self, states: torch.Tensor) -> list[slice]:
-        """Target tokens whose logits are held at once."""
-        places, rows = len(self.question.ids), max(1, _LOGITS // (self.vocabulary * len(states)))
-        return [slice(start, min(start + rows, places)) for start in range(0, places, rows)]
+    def _pieces(self, states: torch.Tensor) -> list[slice]:
+        """Rows of `states` whose logits are held at once."""
+        count, rows = states.shape[1], max(1, _LOGITS // (self.vocabulary * len(states)))
+        return [slice(start, min(start + rows, count)) for start in range(0, count, rows)]
 
     @cached_property
     def _reference(self) -> torch.Tensor | None:
@@ -156,7 +170,7 @@ class Engine:
         if self.question.function.name != "kl":
             return None
         with torch.no_grad():
-            states = self._states(self.embeddings[None])[0]
+            states = self._states(self.embeddings[None], range(len(self.question.ids)))[0]
             return torch.cat([torch.log_softmax(self.model.unembed(row[None]), dim=-1) for row in states])
 
 
