@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from attnviz.hooks import ModelSpec
-from tests.backends.families import FAMILIES, random_module
+from tests.backends.families import FAMILIES, load, random_module
 
 CORPUS = [
     "The cat sat on the mat and the dog sat on the log.",
@@ -175,3 +175,17 @@ def exact_norms(monkeypatch: pytest.MonkeyPatch) -> None:
         return self.weight * states * torch.rsqrt(variance + self.variance_epsilon)
 
     monkeypatch.setattr(LlamaRMSNorm, "forward", forward)
+
+
+@pytest.fixture(scope="session")
+def built(tokenizers_by_kind: dict[str, Any]) -> Callable[[str], tuple[Any, Any]]:
+    """family -> (the backend's model, a module of the same weights with eager attention); built once."""
+    models: dict[str, tuple[Any, Any]] = {}
+
+    def build(family: str) -> tuple[Any, Any]:
+        if family not in models:
+            module = random_module(family)
+            models[family] = (load(family, module, tokenizers_by_kind["bytes"]), module)
+        return models[family]
+
+    return build

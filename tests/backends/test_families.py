@@ -19,9 +19,7 @@ from tests.backends.families import (
     PROMPT,
     WANT,
     compare,
-    load,
     patterns,
-    random_module,
     random_tokens,
     run_eager,
 )
@@ -38,20 +36,6 @@ WITHOUT_LENS = {
     "bart_base": "has no output over a vocabulary",
 }
 READABLE = [name for name in FAMILIES if name not in WITHOUT_LENS]
-
-
-@pytest.fixture(scope="module")
-def built(tokenizers_by_kind):
-    """family -> (the backend's model, a module of the same weights with eager attention); built once."""
-    models = {}
-
-    def build(family):
-        if family not in models:
-            module = random_module(family)
-            models[family] = (load(family, module, tokenizers_by_kind["bytes"]), module)
-        return models[family]
-
-    return build
 
 
 @pytest.mark.parametrize("family", FAMILIES)

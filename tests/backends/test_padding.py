@@ -14,9 +14,7 @@ from tests.backends.families import (
     FAMILIES,
     WANT,
     brute_force,
-    load,
     patterns,
-    random_module,
     random_tokens,
     run_eager,
 )
@@ -26,19 +24,6 @@ NUMBERS = {name for name in ENCODER_DECODERS if name.startswith("whisper")}  # r
 ATTENDING = [name for name, family in FAMILIES.items() if family.attending and name not in NUMBERS]
 COUNTING = ["bart", "bart_base", "mbart", "marian", "pegasus", "blenderbot"]  # padding takes positions
 CASES = [(name, side) for name in ATTENDING for side in ("left", "right") if side == "right" or name not in COUNTING]
-
-
-@pytest.fixture(scope="module")
-def built(tokenizers_by_kind):
-    models = {}
-
-    def build(family):
-        if family not in models:
-            module = random_module(family)
-            models[family] = (load(family, module, tokenizers_by_kind["bytes"]), module)
-        return models[family]
-
-    return build
 
 
 def padded(tokens: Tokens, side: str) -> tuple[Tokens, np.ndarray]:

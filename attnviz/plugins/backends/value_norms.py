@@ -78,7 +78,7 @@ def _gives(projection: Projection, given: torch.Tensor, returned: torch.Tensor) 
     expected = given.float() @ matrix.float()
     if getattr(projection.module, "bias", None) is not None:
         expected = expected + tensor_of(projection.module, "bias").detach().to(given.device).float()
-    apart = float((expected - returned.float()).abs().max())
+    apart = float((expected - returned.float()).detach().abs().max())
     return apart <= tolerance(returned.dtype) * max(1.0, float(returned.abs().max()))
 
 
