@@ -12,7 +12,7 @@ from attnviz.hooks import BadInput, ModelError, ModelSpec, ShapeError, Unavailab
 from attnviz.plugins.backends import arrays, hf
 from attnviz.registry import load_registry
 from attnviz.session import Session
-from tests.backends.arrays import FAMILIES, compare, load, numbers, random_module, run_eager
+from tests.backends.arrays import FAMILIES, arguments, compare, example, load, numbers, random_module, run_eager
 from tests.backends.families import patterns
 
 PICTURES = [name for name, family in FAMILIES.items() if len(family.shape) == 3]
@@ -35,11 +35,9 @@ def built():
 def forward(family, values):
     import torch
 
-    name = "pixel_values" if family in PICTURES else "past_values"
-
     def run(module):
         with torch.no_grad():
-            return module(**{name: torch.tensor(values[None])})
+            return module(**arguments(family, values))
 
     return run
 
@@ -47,7 +45,7 @@ def forward(family, values):
 @pytest.mark.parametrize("family", FAMILIES)
 def test_numbers_are_those_of_eager_attention(family, built):
     model, module = built(family)
-    values = numbers(*FAMILIES[family].shape, seed=3)
+    values = example(family, seed=3)
     found = compare(model, values, *run_eager(module, family, values), forward(family, values))
     assert found.maps <= 1e-5
     assert found.statistics <= 2e-5
@@ -57,11 +55,12 @@ def test_numbers_are_those_of_eager_attention(family, built):
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_card_says_what_is_read_and_what_is_missing(family, built):
     expected, card = FAMILIES[family], built(family)[0].card
-    assert (card.route, card.vocabulary, card.positions) == ("interface", 0, expected.tokens)
-    assert [(layer.kind, layer.heads, layer.kv_heads) for layer in card.layers] == [
-        ("full", expected.heads, expected.heads)
-    ] * expected.layers
-    assert not card.causal
+    assert (card.route, card.vocabulary) == ("interface", 0)
+    assert card.positions + (card.source_positions or 0) == expected.tokens
+    kinds = ["full", "full", "cross"] if expected.stacks else ["full"]
+    assert [layer.kind for layer in card.layers] == [kind for kind in kinds for _ in range(expected.layers)]
+    assert {(layer.heads, layer.kv_heads) for layer in card.layers} == {(expected.heads, expected.heads)}
+    assert card.causal == expected.stacks
     assert "transformers' eager maps" in card.route_reason
     assert any(str(list(expected.shape)) in note for note in card.notes)
     lacking = {"logits", "hidden_states", "generation", "gradients", "interventions"}
@@ -78,10 +77,11 @@ def test_the_card_says_what_is_read_and_what_is_missing(family, built):
         ("ijepa", ["patch 0,0", "patch 0,1"], []),
         ("patchtst", ["t 0–7", "t 4–11", "t 8–15"], []),
         ("patchtst_cls", ["CLS", "t 0–7", "t 4–11"], [0]),
+        ("time_series", ["t 3", "t 4", "t 5"], []),
     ],
 )
 def test_tokens_are_named_for_people(family, labels, special, built):
-    values = numbers(*FAMILIES[family].shape)
+    values = example(family)
     tokens = built(family)[0].tokenize_values(values)
     assert list(tokens.labels[: len(labels)]) == labels
     assert np.flatnonzero(tokens.special).tolist() == special
@@ -157,6 +157,42 @@ def test_norms_of_values_are_those_of_the_projection(family, built):
     )
     layer = model.trace(model.tokenize_values(values), Want(values=True)).layer(1)
     np.testing.assert_allclose(layer.value_norm, expected.detach(), rtol=1e-5)
+
+
+def test_past_and_future_are_one_run(built):
+    """Rows 3 to 26 are read by the encoder, rows 27 to 34 by the decoder; rows 0 to 2 are only looked back at."""
+    model = built("time_series")[0]
+    tokens = model.tokenize_values(example("time_series"))
+    assert (tokens.decoder_from, tokens.labels[23:25]) == (24, ("t 26", "t 27"))
+    assert [(segment.role, segment.start, segment.stop) for segment in tokens.segments] == [
+        ("source", 0, 24),
+        ("target", 24, 32),
+    ]
+    trace = model.trace(tokens, Want())
+    assert [layer.name for layer in model.card.layers] == [
+        f"{stack} {n}" for stack in ("encoder", "decoder", "cross") for n in (0, 1)
+    ]
+    spans = [(layer.queries, layer.keys, layer.causal) for layer in trace.layers]
+    assert spans[::2] == [((0, 24), (0, 24), False), ((24, 32), (24, 32), True), ((24, 32), (0, 24), False)]
+    assert np.isnan(trace.layer(4).distance).all()
+    assert "counted apart" in trace.layer(4).absent["distance"]
+    assert model.estimate(32, Want(), 24).bytes == trace.nbytes
+
+
+@pytest.mark.parametrize(
+    ("column", "row", "value", "message"),
+    [
+        (4, 3, 1.5, "Column 4 of the series: expected the same number in every row"),
+        (4, slice(None), 3, "Column 4 of the series: expected a whole number from 0 to 2, got 3"),
+        (4, slice(None), 0.5, "Column 4 of the series: expected a whole number from 0 to 2, got 0.5"),
+        (5, 0, 9, "Column 5 of the series: expected the same number in every row"),
+    ],
+)
+def test_what_stays_the_same_for_a_series_is_checked(column, row, value, message, built):
+    values = example("time_series_static")
+    values[row, column] = value
+    with pytest.raises(BadInput, match=message):
+        built("time_series_static")[0].tokenize_values(values)
 
 
 # --------------------------------------------------------------------------------------------- loading

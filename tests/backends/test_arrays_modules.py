@@ -89,7 +89,7 @@ def test_an_encoder_of_pytorch(batch_first, norm_first):
     assert [(layer.kind, layer.heads) for layer in model.card.layers] == [("full", 4)] * 2
     assert model.card.positions is None
     assert model.tokenize_values(numbers(5, WIDTH)).labels == ("t 0", "t 1", "t 2", "t 3", "t 4")
-    assert any("0 = layers.0.self_attn, 1 = layers.1.self_attn" in note for note in model.card.notes)
+    assert any(note == "layers: 0 = layers.0.self_attn, 1 = layers.1.self_attn" for note in model.card.notes)
 
 
 def test_one_layer_of_an_encoder():
@@ -227,6 +227,28 @@ def test_a_module_without_a_batch_axis():
 def test_a_module_that_turns_its_axes():
     assert load(perturbed(Turned())).reading.batch == 0
     check(perturbed(Turned()), numbers(LENGTH, WIDTH))
+
+
+ADDED = {
+    "learned": ({"add_bias_kv": True}, ("learned key",)),
+    "zero": ({"add_zero_attn": True}, ("zero key",)),
+    "both": ({"add_bias_kv": True, "add_zero_attn": True}, ("learned key", "zero key")),
+}
+
+
+@pytest.mark.parametrize("masks", ["none", "bool", "float", "padding"])
+@pytest.mark.parametrize(("options", "labels"), ADDED.values(), ids=ADDED)
+def test_keys_that_the_layer_adds_are_tokens_of_the_run(options, labels, masks):
+    values = numbers(LENGTH, WIDTH)
+    model = check(perturbed(Block(MASKS[masks], batch_first=True, **options)), values, example=values)
+    tokens = model.tokenize_values(values)
+    assert tokens.labels[LENGTH:] == labels
+    assert np.flatnonzero(tokens.special).tolist() == list(range(LENGTH, LENGTH + len(labels)))
+    layer = model.trace(tokens, Want()).layer(0)
+    assert (layer.queries, layer.keys) == ((0, LENGTH), (0, LENGTH + len(labels)))
+    assert np.isnan(layer.distance).all()
+    assert "added by the layer itself" in layer.absent["distance"]
+    assert (layer.seen_by[LENGTH:] == LENGTH).all()
 
 
 class Shared(nn.Module):

@@ -13,7 +13,7 @@ from attnviz.hooks import AttnvizError, ModelError
 from attnviz.plugins.backends import function_mode
 from attnviz.plugins.backends.arrays_route import Look, Seen, look_at_torch, look_at_transformers, sizes_of
 from attnviz.plugins.backends.number_models import PICTURES, is_transformers
-from attnviz.plugins.backends.readings import Arguments, Reading, Rows, as_numbers, patches, pictures
+from attnviz.plugins.backends.readings import Arguments, Reading, Rows, as_numbers, past_and_future, patches, pictures
 
 if TYPE_CHECKING:
     import torch
@@ -35,7 +35,9 @@ def look_at(module: torch.nn.Module, beside: Any) -> tuple[Reading, Look]:
     """
     if is_transformers(module):
         reading = _of_configuration(module)
-        return reading, look_at_transformers(module, example_arguments(module, reading))
+        return reading, look_at_transformers(
+            module, example_arguments(module, reading), reading.decoder_from is not None
+        )
     _refuse_two_inputs(module)
     function_mode.follow(module)
     rows = _with_free_time(module, _find_rows(module, beside))
@@ -62,6 +64,8 @@ def _of_configuration(module: Any) -> Reading:
         return pictures(config)
     if config.model_type == "patchtst":
         return patches(config)
+    if config.model_type == "time_series_transformer":
+        return past_and_future(config)
     raise ModelError(f"{type(module).__name__}: attnviz does not know what arrays {config.model_type} reads.")
 
 

@@ -90,7 +90,7 @@ class ArrayModel:
     def tokenize_values(self, values: NDArray[Any]) -> Tokens:
         numbers = as_numbers(values, wide=self.card.dtype == "float64")
         self.reading.check(numbers)
-        return self.reading.tokens(numbers, self._count(numbers))
+        return _with_added(self.reading.tokens(numbers, self._count(numbers)), self.route.added)
 
     def _count(self, numbers: NDArray[Any]) -> int:
         """Tokens the model makes of an array; of a module of the user's only a forward pass can tell.
@@ -153,7 +153,8 @@ class ArrayModel:
         watched, arguments = self.route.capturing(SideBySide(collector)), self._arguments(numbers)
         self._run(lambda: run_once(self.loaded.module, arguments, watched), numbers.shape)
         precision = precision_of(collector.captured, level)
-        return self._trace(collector.captured, precision, "this layer was not asked for.", time.perf_counter() - start)
+        captured = self.route.placed(collector.captured, tokens)
+        return self._trace(captured, precision, "this layer was not asked for.", time.perf_counter() - start)
 
     def _checked(self, tokens: Tokens) -> NDArray[Any]:
         """The array of a run.
@@ -164,8 +165,9 @@ class ArrayModel:
         if tokens.values is None:
             raise BadInput(f"{self.card.name} reads numbers, not text: expected an array {self.reading.axes}.")
         self.reading.check(tokens.values)
-        if len(tokens) != self._count(tokens.values):
-            raise BadInput(f"{self._count(tokens.values)} tokens are expected for this array, got {len(tokens)}.")
+        expected = self._count(tokens.values) + len(self.route.added)
+        if len(tokens) != expected:
+            raise BadInput(f"{expected} tokens are expected for this array, got {len(tokens)}.")
         return tokens.values
 
     def _shapes(self, want: Want) -> list[LayerShape]:
@@ -216,7 +218,26 @@ def _device(loaded: Loaded) -> Any:
     return next(loaded.module.parameters()).device
 
 
+def _with_added(tokens: Tokens, added: tuple[str, ...]) -> Tokens:
+    """The tokens, and behind them the keys that layers add to theirs."""
+    if not added:
+        return tokens
+    count = len(added)
+    return replace(
+        tokens,
+        ids=np.append(tokens.ids, [-1] * count),
+        labels=(*tokens.labels, *added),
+        offsets=np.append(tokens.offsets, [[-1, -1]] * count, axis=0),
+        special=np.append(tokens.special, [True] * count),
+    )
+
+
 # --------------------------------------------------------------------------------------------- card and pace
+
+
+def _own_positions(reading: Reading) -> int | None:
+    """Tokens of the decoder, where there is one, else of the whole."""
+    return None if reading.positions is None else reading.positions - (reading.decoder_from or 0)
 
 
 def _card(loaded: Loaded, reading: Reading, route: ArrayRoute) -> ModelCard:
@@ -237,7 +258,8 @@ def _card(loaded: Loaded, reading: Reading, route: ArrayRoute) -> ModelCard:
         architecture=name,
         layers=route.cards,
         vocabulary=0,
-        positions=reading.positions,
+        positions=_own_positions(reading),
+        source_positions=reading.decoder_from,
         dtype=str(parameter.dtype).removeprefix("torch."),
         device=str(parameter.device),
         parameters=sum(p.numel() for p in loaded.module.parameters()),

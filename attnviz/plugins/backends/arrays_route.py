@@ -13,14 +13,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from attnviz.hooks import LayerCapture, LayerCard, ModelError
+from attnviz.hooks import LayerCapture, LayerCard, ModelError, Tokens
 from attnviz.plugins.backends import attention_function, function_mode
 from attnviz.plugins.backends.attention_function import AttentionCall, Collector
-from attnviz.plugins.backends.capture import AttentionCollector, CallKey
+from attnviz.plugins.backends.capture import AttentionCollector, CallKey, placed
 from attnviz.plugins.backends.estimate import LayerShape
 from attnviz.plugins.backends.forward import tolerance
 from attnviz.plugins.backends.readings import Arguments, Reading
 from attnviz.plugins.backends.residual import recording, watched
+from attnviz.plugins.backends.stacks import CROSS, DECODER, ENCODER, STACKS, Lengths, Span
 from attnviz.plugins.backends.value_norms import Projection, find_projection, matrices
 
 if TYPE_CHECKING:
@@ -28,11 +29,17 @@ if TYPE_CHECKING:
 
 Capturing = Callable[[Collector], AbstractContextManager[None]]
 Maps = list["torch.Tensor"]  # of each layer, [H, Q, K]
+_APART = "Queries are steps of the future, keys are steps of the past: rows and columns are counted apart."
+_ADDED = "Some keys are added by the layer itself and stand at no place among the tokens."
 
 
 @dataclass(frozen=True)
 class Seen:
-    """One attention call of a forward pass, by its sizes."""
+    """One attention call of a forward pass, by its sizes.
+
+    added   keys that the layer itself puts behind those of the tokens, by name
+    stack   of a model with encoder and decoder
+    """
 
     key: CallKey
     module: torch.nn.Module
@@ -41,6 +48,8 @@ class Seen:
     kv_heads: int
     queries: int
     keys: int
+    added: tuple[str, ...] = ()
+    stack: str = ""
 
 
 @dataclass
@@ -54,7 +63,8 @@ class Sizes:
         key = (id(call.module), self._counts[id(call.module)])
         self._counts[id(call.module)] += 1
         batch, heads, queries, _ = call.query.shape
-        self.seen.append(Seen(key, call.module, batch, heads, call.key.shape[1], queries, call.key.shape[2]))
+        sizes = (batch, heads, call.key.shape[1], queries, call.key.shape[2])
+        self.seen.append(Seen(key, call.module, *sizes, added_keys(call.module)))
         return None
 
 
@@ -87,6 +97,7 @@ class ArrayRoute:
 
     calls    attention call -> layer;  missing  layer -> why it has no map of the run
     count    tokens of the example;    found  attention calls of every forward pass, in order
+    added    keys that some layers put behind those of the tokens, by name;  adding  those layers
     """
 
     reason: str
@@ -99,7 +110,23 @@ class ArrayRoute:
     count: int
     found: tuple[CallKey, ...]
     capturing: Capturing
+    added: tuple[str, ...]
+    adding: frozenset[int]
     notes: tuple[str, ...] = ()
+
+    def placed(self, captures: Mapping[int, LayerCapture], tokens: Tokens) -> dict[int, LayerCapture]:
+        """With the tokens of the run that are queries and keys of each layer, where these are not all."""
+        spans = {index: self._spans(index, Lengths.of(tokens)) for index in captures}
+        return {
+            index: placed(capture, spans[index], _ADDED if index in self.adding else _APART)
+            for index, capture in captures.items()
+        }
+
+    def _spans(self, layer: int, lengths: Lengths) -> tuple[Span, Span] | None:
+        if self.cards[layer].stack:
+            return lengths.spans(self.cards[layer].stack)
+        own = lengths.count - len(self.added)
+        return ((0, own), (0, lengths.count if layer in self.adding else own)) if self.added else None
 
 
 # --------------------------------------------------------------------------------------------- one forward pass
@@ -132,8 +159,18 @@ def count_tokens(seen: Sequence[Seen], positions: int | None) -> int:
     """Tokens that the layers attend over: `positions`, else the queries of most calls that attend to themselves."""
     if positions is not None:
         return positions
-    own = Counter(call.queries for call in seen if call.queries == call.keys and call.batch == 1)
-    return own.most_common(1)[0][0] if own else max(call.keys for call in seen)
+    own = Counter(call.queries for call in seen if call.queries == call.keys - len(call.added) and call.batch == 1)
+    return own.most_common(1)[0][0] if own else max(call.keys - len(call.added) for call in seen)
+
+
+def added_keys(module: torch.nn.Module) -> tuple[str, ...]:
+    """Keys that nn.MultiheadAttention adds to those it is given (add_bias_kv, add_zero_attn), by name."""
+    import torch
+
+    if not isinstance(module, torch.nn.MultiheadAttention):
+        return ()
+    learned = ("learned key",) if module.bias_k is not None else ()
+    return (*learned, "zero key") if module.add_zero_attn else learned
 
 
 def tensors_of(output: Any) -> Iterator[torch.Tensor]:
@@ -176,8 +213,10 @@ def look_at_torch(module: torch.nn.Module, arguments: Arguments) -> Look:
     return Look(arguments, outputs, maps, seen, function_mode.watching, "PyTorch's own maps")
 
 
-def look_at_transformers(module: Any, arguments: Arguments) -> Look:
+def look_at_transformers(module: Any, arguments: Arguments, stacks: bool) -> Look:
     """A model of transformers, which is given our attention function.
+
+    stacks   it has an encoder and a decoder, whose layers come in the order of stacks.py
 
     Raises:
         ModelError: it does not take one, or returns no maps to compare with.
@@ -192,7 +231,20 @@ def look_at_transformers(module: Any, arguments: Arguments) -> Look:
     maps = [weights.flatten(0, 1) for weights in _returned_maps(returned)]
     module.set_attn_implementation(attention_function.NAME)
     seen = sizes_of(module, arguments, attention_function.collecting)
+    if stacks:
+        seen = sorted(_in_stacks(module, seen), key=lambda call: STACKS.index(call.stack))
     return Look(arguments, outputs, maps, seen, attention_function.collecting, "transformers' eager maps")
+
+
+def _in_stacks(module: torch.nn.Module, seen: Sequence[Seen]) -> list[Seen]:
+    """With the stack of each call, from the name of its module."""
+    names = {id(part): name for name, part in module.named_modules()}
+    found = []
+    for call in seen:
+        path = names[id(call.module)].split(".")
+        stack = CROSS if path[-1] == "encoder_attn" else DECODER if "decoder" in path else ENCODER
+        found.append(replace(call, stack=stack))
+    return found
 
 
 @contextmanager
@@ -237,9 +289,12 @@ def choose_route(module: torch.nn.Module, reading: Reading, look: Look) -> Array
             f"{name} gives no attention: it runs neither scaled_dot_product_attention nor multi_head_attention_forward "
             "of torch.nn.functional. A module that writes its attention out by hand cannot be watched."
         )
-    count = count_tokens(look.seen, reading.positions)
+    lengths = Lengths(count_tokens(look.seen, reading.positions), reading.decoder_from)
+    count, added = lengths.count, next((call.added for call in look.seen if call.added), ())
     missing = {
-        index: why for index, call in enumerate(look.seen) if (why := _not_over_tokens(call, count, reading.sequences))
+        index: why
+        for index, call in enumerate(look.seen)
+        if (why := _not_over_tokens(call, lengths, added, reading.sequences))
     }
     if len(missing) == len(look.seen):
         raise ModelError(f"{name} has no map over its {count} tokens. {missing[0]}")
@@ -248,7 +303,7 @@ def choose_route(module: torch.nn.Module, reading: Reading, look: Look) -> Array
         raise ModelError(f"{name} returns {len(look.maps)} maps, and {len(look.seen)} calls of attention were seen.")
     captures, outputs, projections = _capture(module, reading, look, calls)
     _compare(name, look, captures, outputs)
-    cards = tuple(_card(index, call, captures.get(index), reading) for index, call in enumerate(look.seen))
+    cards = _cards(look.seen, captures, reading)
     own = look.capturing is attention_function.collecting
     what = "attnviz's attention function" if own else "PyTorch's attention functions, watched"
     return ArrayRoute(
@@ -257,24 +312,29 @@ def choose_route(module: torch.nn.Module, reading: Reading, look: Look) -> Array
         calls=calls,
         missing=missing,
         projections=projections,
-        shapes={index: _shape(capture, projections[index]) for index, capture in captures.items()},
-        causal=all(capture.causal for capture in captures.values()),
+        shapes={index: _shape(cards[index], capture, projections[index]) for index, capture in captures.items()},
+        causal=all(capture.causal for index, capture in captures.items() if cards[index].stack in ("", DECODER)),
         count=count,
         found=tuple(call.key for call in look.seen),
         capturing=look.capturing,
+        added=added,
+        adding=frozenset(index for index, call in enumerate(look.seen) if call.added and index not in missing),
         notes=_notes(module, reading, look.seen),
     )
 
 
-def _not_over_tokens(call: Seen, count: int, sequences: int) -> str | None:
+def _not_over_tokens(call: Seen, lengths: Lengths, added: tuple[str, ...], sequences: int) -> str | None:
     """Why a call gives no map of the run, or None."""
+    count = lengths.count
     if call.batch != sequences:
         return f"It attends in {call.batch} sequences of {call.keys} at once, where the model has {count} tokens."
-    if call.queries != count or call.keys != count:
+    if (call.queries, call.keys - len(call.added)) != lengths.shape(call.stack):
         return (
             f"It attends from {call.queries} queries to {call.keys} keys in an example of {count} tokens: they are not "
             "both the tokens of the run."
         )
+    if call.added not in ((), added):
+        return f"It adds other keys ({', '.join(call.added)}) than an earlier layer ({', '.join(added)})."
     return None
 
 
@@ -289,10 +349,11 @@ def _capture(
         output = run_once(module, look.arguments, look.capturing(spread))
     modules = {call.key: call.module for call in look.seen}
     projections: dict[int, Projection | str] = {}
-    for (key, index), heads in zip(calls.items(), spread.outputs, strict=True):
-        found = _projection(modules[key], find_projection(passages, _joined(heads, reading.sequences)))
+    keys = {index: key for key, index in calls.items()}
+    for index, heads in zip(collector.captured, spread.outputs, strict=True):
+        found = _projection(modules[keys[index]], find_projection(passages, _joined(heads, reading.sequences)))
         projections[index] = found if isinstance(found, str) else replace(found, copies=reading.sequences)
-    return collector.captured, list(tensors_of(output)), projections
+    return dict(sorted(collector.captured.items())), list(tensors_of(output)), projections
 
 
 def _joined(heads: torch.Tensor, sequences: int) -> torch.Tensor:
@@ -323,13 +384,18 @@ def _compare(name: str, look: Look, captures: Mapping[int, LayerCapture], output
             raise ModelError(f"{name}: the attention read from layer {index} is not that of {look.against}.")
 
 
-def _card(index: int, call: Seen, capture: LayerCapture | None, reading: Reading) -> LayerCard:
-    if capture is None:
-        return LayerCard(index, "none", 0, 0)
-    return LayerCard(index, "full", capture.heads, call.kv_heads * reading.sequences)
+def _cards(seen: Sequence[Seen], captures: Mapping[int, LayerCapture], reading: Reading) -> tuple[LayerCard, ...]:
+    cards: list[LayerCard] = []
+    for index, call in enumerate(seen):
+        number = sum(card.stack == call.stack for card in cards) if call.stack else None
+        kind = "none" if index not in captures else "cross" if call.stack == CROSS else "full"
+        heads = captures[index].heads if index in captures else 0
+        kv_heads = call.kv_heads * reading.sequences if index in captures else 0
+        cards.append(LayerCard(index, kind, heads, kv_heads, stack=call.stack, number=number))
+    return tuple(cards)
 
 
-def _shape(capture: LayerCapture, projection: Projection | str) -> LayerShape:
+def _shape(card: LayerCard, capture: LayerCapture, projection: Projection | str) -> LayerShape:
     assert capture.q is not None
     assert capture.k is not None
     return LayerShape(
@@ -337,6 +403,7 @@ def _shape(capture: LayerCapture, projection: Projection | str) -> LayerShape:
         capture.k.shape[0],
         capture.q.shape[2],
         values=isinstance(projection, Projection),
+        stack=card.stack,
         biases=0 if capture.bias is None else len(capture.bias),
         causal=capture.causal,
     )
@@ -346,7 +413,7 @@ def _notes(module: torch.nn.Module, reading: Reading, seen: Sequence[Seen]) -> t
     """Where the layers are in the module, and how heads are counted where sequences attend side by side."""
     names = {id(part): name or "the module itself" for name, part in module.named_modules()}
     listed = ", ".join(f"{index} = {names[id(call.module)]}" for index, call in enumerate(seen))
-    notes = (f"layers, in the order they run: {listed}",)
+    notes = (f"layers: {listed}",)
     if reading.sequences == 1:
         return notes
     heads = seen[0].heads

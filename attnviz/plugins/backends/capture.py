@@ -287,7 +287,7 @@ def precision_of(captured: dict[int, LayerCapture], level: Level) -> str:
     return level.name if not wide else f"float16 (float32 in layers {', '.join(map(str, wide))}). {level.reason}"
 
 
-_NO_DISTANCE = "Queries are tokens of the decoder, keys are tokens of the encoder: they stand in no one order."
+NO_DISTANCE = "Queries are tokens of the decoder, keys are tokens of the encoder: they stand in no one order."
 _NO_VALUES = "This model is read through the maps it returns, which come without its values."
 
 
@@ -310,14 +310,14 @@ def without_padding(weights: torch.Tensor, padding: Bools, spans: tuple[Span, Sp
     return found.masked_fill(blank, 0)
 
 
-def placed(capture: LayerCapture, spans: tuple[Span, Span] | None) -> LayerCapture:
+def placed(capture: LayerCapture, spans: tuple[Span, Span] | None, why: str = NO_DISTANCE) -> LayerCapture:
     """With the tokens of the run that are its queries and keys; between two different spans there is no distance."""
     if spans is None:
         return capture
     if spans[0] == spans[1]:
         return replace(capture, queries=spans[0], keys=spans[1])
     distance = np.full_like(capture.distance, np.nan)
-    absent = {**capture.absent, "distance": _NO_DISTANCE}
+    absent = {**capture.absent, "distance": why}
     return replace(capture, queries=spans[0], keys=spans[1], distance=distance, absent=absent)
 
 

@@ -13,10 +13,9 @@ PICTURES = (
     "siglip_vision_model", "ijepa",
 )  # fmt: skip
 """Model types of transformers that take pixel_values and attend over all patches of a picture."""
-SERIES = ("patchtst",)
+SERIES = ("patchtst", "time_series_transformer")
 _WINDOWS = "it attends within windows that move over the picture from layer to layer, so there is no map over patches"
 UNREADABLE = {
-    "time_series_transformer": "it reads past and future with features of their time, which one array does not hold",
     "informer": "its ProbSparse layers compute a few queries only and give no map of attention",
     "autoformer": "its layers correlate whole series and give no map of attention",
     "patchtsmixer": "it mixes by MLPs and has no attention over time",

@@ -38,6 +38,10 @@ class Reading(Protocol):
     def positions(self) -> int | None:
         """Tokens of every input; None where that depends on the input."""
 
+    @property
+    def decoder_from(self) -> int | None:
+        """The first token that a decoder reads, of a model with encoder and decoder."""
+
     def check(self, values: Floats) -> None:
         """Raises ShapeError for an array the model cannot take."""
 
@@ -117,6 +121,7 @@ class Pictures:
     before: tuple[str, ...]
     sensors: str | None = "it reads pictures, not series of sensor values."
     sequences: int = 1
+    decoder_from: int | None = None
 
     @property
     def axes(self) -> str:
@@ -168,6 +173,7 @@ class Patches:
     stride: int
     cls: bool
     sensors: str | None = None
+    decoder_from: int | None = None
 
     @property
     def sequences(self) -> int:
@@ -213,6 +219,114 @@ def patches(config: Any) -> Patches:
     )
 
 
+@dataclass(frozen=True)
+class PastAndFuture:
+    """TimeSeriesTransformer: [time, column], past and future below one another, the future as in training.
+
+    Columns: `channels` values, `features` of the time of each row, then what stays the same for the whole series:
+    `categories` (the number of classes of each) and `constants`. The encoder reads the `context` rows before the
+    future, the decoder the future; rows before are only looked back at (lags), so they are no tokens.
+    """
+
+    lags: int
+    context: int
+    future: int
+    channels: int
+    features: int
+    categories: tuple[int, ...]
+    constants: int
+    counts: bool  # its distribution is one of counts
+    sensors: str | None = None
+    sequences: int = 1
+
+    @property
+    def axes(self) -> str:
+        columns = (
+            (self.channels, "value", "values"),
+            (self.features, "time feature", "time features"),
+            (len(self.categories), "category", "categories"),
+            (self.constants, "constant", "constants"),
+        )
+        named = [f"{n} {name if n == 1 else many}" for n, name, many in columns if n]
+        past = self.lags + self.context
+        sizes = f"[time, column] = [{past + self.future}, {self._columns}]"
+        return f"{sizes} (rows: {past} past, {self.future} future; columns: {', '.join(named)})"
+
+    @property
+    def _columns(self) -> int:
+        return self.channels + self.features + len(self.categories) + self.constants
+
+    @property
+    def positions(self) -> int | None:
+        return self.context + self.future
+
+    @property
+    def decoder_from(self) -> int | None:
+        return self.context
+
+    def check(self, values: Floats) -> None:
+        if values.shape != (self.lags + self.context + self.future, self._columns):
+            raise ShapeError("Series", self.axes, list(values.shape))
+        first = self.channels + self.features
+        for column in range(first, self._columns):
+            if (values[:, column] != values[0, column]).any():
+                raise BadInput(f"Column {column} of the series: expected the same number in every row, got several.")
+        for column, classes in enumerate(self.categories, first):
+            if values[0, column] not in range(classes):
+                raise BadInput(
+                    f"Column {column} of the series: expected a whole number from 0 to {classes - 1}, got "
+                    f"{values[0, column]:g}."
+                )
+
+    def arguments(self, values: torch.Tensor) -> Arguments:
+        import torch
+
+        numbers, features, categories, constants = values[None].split(
+            [self.channels, self.features, len(self.categories), self.constants], dim=-1
+        )
+        if self.channels == 1:
+            numbers = numbers[..., 0]
+        past = self.lags + self.context
+        given = {
+            "past_values": numbers[:, :past],
+            "past_time_features": features[:, :past],
+            "past_observed_mask": torch.ones_like(numbers[:, :past]),
+            "future_values": numbers[:, past:],
+            "future_time_features": features[:, past:],
+        }
+        if self.categories:
+            given["static_categorical_features"] = categories[:, 0].long()
+        if self.constants:
+            given["static_real_features"] = constants[:, 0]
+        return (), given
+
+    def tokens(self, values: Floats, count: int) -> Tokens:
+        labels = [f"t {row}" for row in range(self.lags, self.lags + count)]
+        segments = (Segment("source", 0, self.context), Segment("target", self.context, count))
+        return number_tokens(values, labels, segments=segments, decoder_from=self.context)
+
+    def example(self) -> Floats:
+        values = _noise(self.lags + self.context + self.future, self._columns)
+        if self.counts:
+            values[:, : self.channels] = np.abs(values[:, : self.channels]).round()
+        values[:, self.channels + self.features :] = 0
+        return values
+
+
+def past_and_future(config: Any) -> PastAndFuture:
+    """How a TimeSeriesTransformer reads."""
+    return PastAndFuture(
+        max(config.lags_sequence),
+        int(config.context_length),
+        int(config.prediction_length),
+        int(config.input_size),
+        int(config.num_time_features) + int(config.num_dynamic_real_features),
+        tuple(config.cardinality) if config.num_static_categorical_features else (),
+        int(config.num_static_real_features),
+        config.distribution_output == "negative_binomial",
+    )
+
+
 # --------------------------------------------------------------------------------------------- modules of torch
 
 
@@ -232,6 +346,7 @@ class Rows:
     repeated: int = 1
     sensors: str | None = None
     sequences: int = 1
+    decoder_from: int | None = None
 
     @property
     def axes(self) -> str:
