@@ -239,16 +239,29 @@ ADDED = {
 @pytest.mark.parametrize("masks", ["none", "bool", "float", "padding"])
 @pytest.mark.parametrize(("options", "labels"), ADDED.values(), ids=ADDED)
 def test_keys_that_the_layer_adds_are_tokens_of_the_run(options, labels, masks):
-    values = numbers(LENGTH, WIDTH)
-    model = check(perturbed(Block(MASKS[masks], batch_first=True, **options)), values, example=values)
+    """Their columns are those PyTorch returns behind the others; their rows see nothing."""
+    values, added = numbers(LENGTH, WIDTH), len(labels)
+    module = perturbed(Block(MASKS[masks], batch_first=True, **options))
+    model = load(module, values)
     tokens = model.tokenize_values(values)
     assert tokens.labels[LENGTH:] == labels
-    assert np.flatnonzero(tokens.special).tolist() == list(range(LENGTH, LENGTH + len(labels)))
+    assert np.flatnonzero(tokens.special).tolist() == list(range(LENGTH, LENGTH + added))
     layer = model.trace(tokens, Want()).layer(0)
-    assert (layer.queries, layer.keys) == ((0, LENGTH), (0, LENGTH + len(labels)))
+    (expected,), output = own_maps(module, values)
+    assert expected.shape == (4, LENGTH, LENGTH + added)
+    found = patterns(layer)
+    assert apart(found[:, :LENGTH], expected) <= 1e-5
+    assert not found[:, LENGTH:].any()
+    assert layer.allowed[LENGTH:].tolist() == [0] * added
+    assert layer.seen_by[LENGTH:].tolist() == [LENGTH] * added
     assert np.isnan(layer.distance).all()
     assert "added by the layer itself" in layer.absent["distance"]
-    assert (layer.seen_by[LENGTH:] == LENGTH).all()
+    from attnviz.plugins.backends.arrays_route import SideBySide
+    from attnviz.plugins.backends.capture import AttentionCollector
+
+    with torch.no_grad(), model.route.capturing(SideBySide(AttentionCollector(model.route.calls, 10), added)):
+        captured = first(model.module()(torch.tensor(values)[None]))
+    assert apart(captured, output) <= 1e-5
 
 
 class Shared(nn.Module):

@@ -150,7 +150,10 @@ class ArrayModel:
             without=level.without,
             shelf=Shelf(kept_bytes(self._shapes(want), lengths, want, level)),
         )
-        watched, arguments = self.route.capturing(SideBySide(collector)), self._arguments(numbers)
+        watched, arguments = (
+            self.route.capturing(SideBySide(collector, len(self.route.added))),
+            self._arguments(numbers),
+        )
         self._run(lambda: run_once(self.loaded.module, arguments, watched), numbers.shape)
         precision = precision_of(collector.captured, level)
         captured = self.route.placed(collector.captured, tokens)

@@ -21,7 +21,7 @@ from attnviz.plugins.backends.estimate import LayerShape
 from attnviz.plugins.backends.forward import tolerance
 from attnviz.plugins.backends.readings import Arguments, Reading
 from attnviz.plugins.backends.residual import recording, watched
-from attnviz.plugins.backends.stacks import CROSS, DECODER, ENCODER, STACKS, Lengths, Span
+from attnviz.plugins.backends.stacks import CROSS, DECODER, ENCODER, STACKS, Lengths
 from attnviz.plugins.backends.value_norms import Projection, find_projection, matrices
 
 if TYPE_CHECKING:
@@ -73,13 +73,17 @@ class SideBySide:
     """Hands the sequences of a batch, each of which attends on its own, to `inner` as heads of one sequence.
 
     head = sequence · heads of the model + its head. `outputs` has what `inner` made of each call, [H, Q, D_v].
+    added   tokens that stand for keys which some layers put behind those of the others
     """
 
     inner: Collector
+    added: int = 0
     outputs: list[torch.Tensor] = field(default_factory=list)
 
     def attend(self, call: AttentionCall) -> torch.Tensor | None:
-        batch, heads = call.query.shape[:2]
+        batch, heads, queries = call.query.shape[:3]
+        if self.added:
+            call = _over_all_tokens(call, queries + self.added)
         mask = call.mask
         if mask is not None and batch > 1:
             mask = mask.expand(batch, heads, -1, -1).flatten(0, 1)[None]
@@ -87,8 +91,25 @@ class SideBySide:
         output = self.inner.attend(replace(call, query=query, key=key, value=value, mask=mask))
         if output is None:
             return None
-        self.outputs.append(output[0])
-        return output[0].unflatten(0, (batch, heads))
+        own = output[0, :, :queries]
+        self.outputs.append(own)
+        return own.unflatten(0, (batch, heads))
+
+
+def _over_all_tokens(call: AttentionCall, count: int) -> AttentionCall:
+    """With rows for added keys, which see nothing, and columns for those this layer does not add, which none sees."""
+    import torch
+    from torch.nn.functional import pad
+
+    queries, keys = call.query.shape[2], call.key.shape[2]
+    mask = call.mask
+    if mask is None:
+        mask = torch.ones(1, 1, queries, keys, dtype=torch.bool, device=call.query.device)
+        mask = mask.tril() if call.causal else mask
+    hidden = float("-inf") if mask.dtype.is_floating_point else 0.0
+    query, key, value = (pad(x, (0, 0, 0, count - x.shape[2])) for x in (call.query, call.key, call.value))
+    mask = pad(mask, (0, count - keys, 0, count - queries), value=hidden)
+    return replace(call, query=query, key=key, value=value, mask=mask, causal=False)
 
 
 @dataclass(frozen=True)
@@ -115,18 +136,16 @@ class ArrayRoute:
     notes: tuple[str, ...] = ()
 
     def placed(self, captures: Mapping[int, LayerCapture], tokens: Tokens) -> dict[int, LayerCapture]:
-        """With the tokens of the run that are queries and keys of each layer, where these are not all."""
-        spans = {index: self._spans(index, Lengths.of(tokens)) for index in captures}
-        return {
-            index: placed(capture, spans[index], _ADDED if index in self.adding else _APART)
-            for index, capture in captures.items()
-        }
+        """With the tokens of the run that are queries and keys of a layer, and no distance where it means nothing."""
+        return {index: self._placed(index, capture, Lengths.of(tokens)) for index, capture in captures.items()}
 
-    def _spans(self, layer: int, lengths: Lengths) -> tuple[Span, Span] | None:
+    def _placed(self, layer: int, capture: LayerCapture, lengths: Lengths) -> LayerCapture:
         if self.cards[layer].stack:
-            return lengths.spans(self.cards[layer].stack)
-        own = lengths.count - len(self.added)
-        return ((0, own), (0, lengths.count if layer in self.adding else own)) if self.added else None
+            return placed(capture, lengths.spans(self.cards[layer].stack), _APART)
+        if layer not in self.adding:
+            return capture
+        absent = {**capture.absent, "distance": _ADDED}
+        return replace(capture, distance=np.full_like(capture.distance, np.nan), absent=absent)
 
 
 # --------------------------------------------------------------------------------------------- one forward pass
@@ -301,7 +320,7 @@ def choose_route(module: torch.nn.Module, reading: Reading, look: Look) -> Array
     calls = {call.key: index for index, call in enumerate(look.seen) if index not in missing}
     if len(look.maps) not in (len(look.seen), len(calls)):  # a model may return only those over its tokens
         raise ModelError(f"{name} returns {len(look.maps)} maps, and {len(look.seen)} calls of attention were seen.")
-    captures, outputs, projections = _capture(module, reading, look, calls)
+    captures, outputs, projections = _capture(module, reading, look, calls, len(added))
     _compare(name, look, captures, outputs)
     cards = _cards(look.seen, captures, reading)
     own = look.capturing is attention_function.collecting
@@ -339,11 +358,11 @@ def _not_over_tokens(call: Seen, lengths: Lengths, added: tuple[str, ...], seque
 
 
 def _capture(
-    module: torch.nn.Module, reading: Reading, look: Look, calls: Mapping[CallKey, int]
+    module: torch.nn.Module, reading: Reading, look: Look, calls: Mapping[CallKey, int], added: int
 ) -> tuple[dict[int, LayerCapture], list[torch.Tensor], dict[int, Projection | str]]:
     """Captures and output projections by layer, and what the model returned while it was captured."""
     collector = AttentionCollector(calls, thumbnail=16)
-    spread = SideBySide(collector)
+    spread = SideBySide(collector, added)
     parts = matrices(module)
     with watched(parts), recording(parts, lambda tensor: tensor.clone()) as passages:
         output = run_once(module, look.arguments, look.capturing(spread))
@@ -379,8 +398,9 @@ def _compare(name: str, look: Look, captures: Mapping[int, LayerCapture], output
     for number, (index, capture) in enumerate(captures.items()):
         returned = look.maps[index if len(look.maps) == len(look.seen) else number]
         ours, expected = np.stack([capture.pattern(h) for h in range(capture.heads)]), returned.float().cpu().numpy()
-        limit = tolerance(returned.dtype)
-        if ours.shape != expected.shape or not np.abs(ours - expected).max() <= limit:
+        limit, (heads, queries, keys) = tolerance(returned.dtype), expected.shape
+        own, beyond = ours[:, :queries, :keys], ours[:, queries:].any() or ours[:, :, keys:].any()  # of added keys
+        if beyond or len(ours) != heads or not np.abs(own - expected).max() <= limit:
             raise ModelError(f"{name}: the attention read from layer {index} is not that of {look.against}.")
 
 
