@@ -6,6 +6,7 @@ python docs/families.py [FILE]
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +16,8 @@ sys.path.insert(0, str(ROOT))
 import torch  # noqa: E402
 import transformers  # noqa: E402
 
+from attnviz.plugins.backends.number_models import UNREADABLE  # noqa: E402
+from tests.backends import arrays  # noqa: E402
 from tests.backends.conftest import byte_level_tokenizer  # noqa: E402
 from tests.backends.families import (  # noqa: E402
     COUNT,
@@ -26,6 +29,8 @@ from tests.backends.families import (  # noqa: E402
     random_module,
 )
 
+NUMBERS = ("model", "class", "array", "tokens", "layers × heads", "maps", "statistics", "outputs")
+TORCH = "torch encoder"
 COLUMNS = ("family", "class", "layers", "route", "maps", "statistics", "logits", "lens", "generation")
 
 
@@ -59,9 +64,57 @@ def digits(difference: float | None) -> str:
     return "–" if difference is None else f"{difference:.0e}" if difference else "0"
 
 
+def measure_numbers(model: str) -> tuple[str, ...]:
+    """The same for a model that reads numbers: cells of its line."""
+    if model == TORCH:
+        module, values = arrays.torch_encoder(), arrays.numbers(COUNT, 16)
+        maps, output = arrays.own_maps(module, values)
+        given = torch.tensor(values)[None]
+    else:
+        module, values = arrays.random_module(model), arrays.example(model)
+        maps, output = arrays.run_eager(module, model, values)
+        given = arrays.arguments(model, values)
+    read = arrays.load(module)
+    found = arrays.compare(read, values, maps, output, arrays.forward(given))
+    layers = f"{len(read.card.layers)} × {read.card.layers[0].heads}"
+    known = (model, type(module).__name__, " × ".join(map(str, values.shape)), str(len(read.tokenize_values(values))))
+    return (*known, layers, digits(found.maps), digits(found.statistics), digits(found.outputs))
+
+
+def table(columns: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> list[str]:
+    """Lines of a table."""
+    return [f"| {' | '.join(row)} |" for row in (columns, ["---"] * len(columns), *rows)]
+
+
+def numbers_page(rows: Sequence[tuple[str, ...]]) -> str:
+    """The table of models that read numbers."""
+    return f"""
+## Models that read numbers
+
+The same for models that take an array instead of a text: against transformers' eager maps, and for the
+nn.TransformerEncoder against the maps its layers return when they are asked for them.
+
+{chr(10).join(table(NUMBERS, rows))}
+
+**array**: one input, without a batch axis: channel × height × width of a picture, time × channel of a series.
+
+**layers × heads**: PatchTST has maps of its own for each of its 3 channels, so 3 × 4 heads; head = 4 · channel + head
+of the model. A time series transformer has two layers each of encoder, decoder and cross-attention; its tokens are the
+24 past steps that the encoder reads and the 8 future ones of the decoder.
+
+**outputs**: what the module returns while its attention is taken, from what it returns otherwise.
+
+Limits: maps 1e-5, statistics 2e-5, outputs 1e-5. All ways of masking and of calling nn.MultiheadAttention and
+scaled_dot_product_attention are compared in tests/backends/test_arrays_modules.py.
+
+Refused, with the reason: {", ".join(UNREADABLE)}; modules that write their
+attention out by hand; nn.Transformer, which reads two sequences.
+"""
+
+
 def page(rows: list[Row]) -> str:
     """The table and what its columns say."""
-    lines = [f"| {' | '.join(row)} |" for row in (COLUMNS, ["---"] * len(COLUMNS), *(r.cells for r in rows))]
+    lines = table(COLUMNS, [row.cells for row in rows])
     reasons: dict[tuple[str, str], list[str]] = {}
     for row in rows:
         reasons.setdefault((row.cells[3], row.reason), []).append(row.cells[0])
@@ -102,7 +155,8 @@ maps 1e-5, statistics 2e-5, logits 1e-5, lens 1e-5, rows of the answer 1e-5; ids
 def main(file: str = str(ROOT / "docs" / "families.md")) -> None:
     """Measure everything and write the page."""
     torch.set_num_threads(1)
-    Path(file).write_text(page([measure(family) for family in FAMILIES]), "utf-8")
+    numbers = [measure_numbers(model) for model in (*arrays.FAMILIES, TORCH)]
+    Path(file).write_text(page([measure(family) for family in FAMILIES]) + numbers_page(numbers), "utf-8")
 
 
 if __name__ == "__main__":

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -188,6 +190,36 @@ def first(output: Any) -> np.ndarray[Any, Any]:
     return np.asarray(found if hasattr(found, "shape") else found[0])
 
 
+def own_maps(
+    module: Any, values: Any, batch: int | None = 0
+) -> tuple[list[np.ndarray[Any, Any]], np.ndarray[Any, Any]]:
+    """What nn.MultiheadAttention itself returns as maps [H, Q, K], in order of the calls; and the module's output."""
+    import torch
+    from torch import nn
+
+    maps: list[np.ndarray[Any, Any]] = []
+    call = nn.MultiheadAttention.forward
+
+    def ask(self: Any, *args: Any, **kwargs: Any) -> Any:
+        output, weights = call(self, *args, **{**kwargs, "need_weights": True, "average_attn_weights": False})
+        maps.append(weights.flatten(0, -3).numpy())
+        return output, None if not kwargs.get("need_weights", True) else weights.mean(-3)
+
+    twin, fused = copy.deepcopy(module), torch.backends.mha.get_fastpath_enabled()
+    for part in twin.modules():
+        if isinstance(part, nn.MultiheadAttention):
+            part.forward = partial(ask, part)
+    given = torch.tensor(values) if batch is None else torch.tensor(values).unsqueeze(batch)
+    torch.backends.mha.set_fastpath_enabled(False)  # it would not come by the layers
+    try:
+        with torch.no_grad():
+            twin(given)
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fused)
+    with torch.no_grad():
+        return maps, first(module(given))
+
+
 @dataclass(frozen=True)
 class Differences:
     """Largest absolute differences of maps, of statistics, and of what the module returns while it is captured."""
@@ -225,3 +257,22 @@ def compare(
 def apart(found: Any, expected: Any) -> float:
     assert np.shape(found) == np.shape(expected), (np.shape(found), np.shape(expected))
     return float(np.abs(np.asarray(found, np.float64) - expected).max())
+
+
+def torch_encoder(batch_first: bool = True, layers: int = 2, width: int = 16, **options: Any) -> Any:
+    """An nn.TransformerEncoder with random weights."""
+    from torch import nn
+
+    layer = nn.TransformerEncoderLayer(width, 4, 32, batch_first=batch_first, **options)
+    return perturbed(nn.TransformerEncoder(layer, layers, enable_nested_tensor=batch_first))
+
+
+def forward(given: Mapping[str, Any] | Any) -> Callable[[Any], Any]:
+    """Runs a module on these arguments."""
+    import torch
+
+    def run(module: Any) -> Any:
+        with torch.no_grad():
+            return module(**given) if isinstance(given, Mapping) else module(given)
+
+    return run

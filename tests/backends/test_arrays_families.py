@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import runpy
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,7 +14,17 @@ from attnviz.hooks import BadInput, ModelError, ModelSpec, ShapeError, Unavailab
 from attnviz.plugins.backends import arrays, hf
 from attnviz.registry import load_registry
 from attnviz.session import Session
-from tests.backends.arrays import FAMILIES, arguments, compare, example, load, numbers, random_module, run_eager
+from tests.backends.arrays import (
+    FAMILIES,
+    arguments,
+    compare,
+    example,
+    forward,
+    load,
+    numbers,
+    random_module,
+    run_eager,
+)
 from tests.backends.families import patterns
 
 PICTURES = [name for name, family in FAMILIES.items() if len(family.shape) == 3]
@@ -32,21 +44,11 @@ def built():
     return build
 
 
-def forward(family, values):
-    import torch
-
-    def run(module):
-        with torch.no_grad():
-            return module(**arguments(family, values))
-
-    return run
-
-
 @pytest.mark.parametrize("family", FAMILIES)
 def test_numbers_are_those_of_eager_attention(family, built):
     model, module = built(family)
     values = example(family, seed=3)
-    found = compare(model, values, *run_eager(module, family, values), forward(family, values))
+    found = compare(model, values, *run_eager(module, family, values), forward(arguments(family, values)))
     assert found.maps <= 1e-5
     assert found.statistics <= 2e-5
     assert found.outputs <= 1e-5
@@ -353,3 +355,29 @@ def test_analyses_of_a_picture(folder, session):
     weighted = run.analyze("value_weighted_attention", layer=1, head=0).result
     norms = run.model.session.model(run.run.spec).trace(run.tokens, Want(values=True)).layer(1).value_norm
     np.testing.assert_allclose(weighted.scores, maps[1][0] * norms[0], atol=1e-5)
+
+
+# --------------------------------------------------------------------------------------------- the page of families
+
+
+ROOT = Path(__file__).parent.parent.parent
+
+
+def test_the_page_of_families_lists_what_is_tested():
+    """Names, arrays and layers; the figures are those of the machine that wrote it."""
+    part = (ROOT / "docs" / "families.md").read_text("utf-8").split("## Models that read numbers")[1]
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in part.splitlines() if line.startswith("|")]
+    assert rows[0][:5] == ["model", "class", "array", "tokens", "layers × heads"]
+    assert [row[0] for row in rows[2:]] == [*FAMILIES, "torch encoder"]
+    assert [[row[2], row[3]] for row in rows[2:-1]] == [
+        [" × ".join(map(str, family.shape)), str(family.tokens)] for family in FAMILIES.values()
+    ]
+
+
+@pytest.mark.parametrize("family", ["vit", "time_series", "torch encoder"])
+def test_the_page_of_families_is_what_its_program_writes(family):
+    program = runpy.run_path(str(ROOT / "docs" / "families.py"))
+    cells = program["measure_numbers"](family)
+    text = (ROOT / "docs" / "families.md").read_text("utf-8")
+    assert any(line.startswith(f"| {' | '.join(cells[:5])} |") for line in text.splitlines())
+    assert all(float(figure) <= 2e-5 for figure in cells[5:])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import threading
 from functools import partial
 
@@ -15,7 +14,8 @@ from torch.nn import functional
 from attnviz.hooks import BadInput, ModelError, Want
 from attnviz.plugins.backends import function_mode
 from attnviz.plugins.backends.arrays_route import Sizes
-from tests.backends.arrays import apart, compare, first, load, numbers, perturbed
+from tests.backends.arrays import apart, compare, first, forward, load, numbers, own_maps, perturbed
+from tests.backends.arrays import torch_encoder as encoder
 from tests.backends.families import patterns
 
 LENGTH, WIDTH = 12, 16
@@ -34,51 +34,16 @@ class Block(nn.Module):
         return output if weights is None else (output, weights)
 
 
-def own_maps(module, values, batch=0):
-    """What nn.MultiheadAttention itself returns as maps [H, Q, K], in order of the calls; and the module's output."""
-    maps = []
-    call = nn.MultiheadAttention.forward
-
-    def ask(self, *args, **kwargs):
-        output, weights = call(self, *args, **{**kwargs, "need_weights": True, "average_attn_weights": False})
-        maps.append(weights.flatten(0, -3).numpy())
-        return output, None if not kwargs.get("need_weights", True) else weights.mean(-3)
-
-    twin, fused = copy.deepcopy(module), torch.backends.mha.get_fastpath_enabled()
-    for part in twin.modules():
-        if isinstance(part, nn.MultiheadAttention):
-            part.forward = partial(ask, part)
-    given = torch.tensor(values) if batch is None else torch.tensor(values).unsqueeze(batch)
-    torch.backends.mha.set_fastpath_enabled(False)  # it would not come by the layers
-    try:
-        with torch.no_grad():
-            twin(given)
-    finally:
-        torch.backends.mha.set_fastpath_enabled(fused)
-    with torch.no_grad():
-        return maps, first(module(given))
-
-
 def check(module, values, batch=0, example=None):
     """Maps and outputs ≤ 1e-5, statistics ≤ 2e-5."""
     model = load(module, example)
     maps, output = own_maps(module, values, batch)
     given = torch.tensor(values) if batch is None else torch.tensor(values).unsqueeze(batch)
-
-    def forward(other):
-        with torch.no_grad():
-            return other(given)
-
-    found = compare(model, values, maps, output, forward)
+    found = compare(model, values, maps, output, forward(given))
     assert found.maps <= 1e-5
     assert found.statistics <= 2e-5
     assert found.outputs <= 1e-5
     return model
-
-
-def encoder(batch_first, layers=2, **options):
-    layer = nn.TransformerEncoderLayer(WIDTH, 4, 32, batch_first=batch_first, **options)
-    return perturbed(nn.TransformerEncoder(layer, layers, enable_nested_tensor=batch_first))
 
 
 @pytest.mark.parametrize("batch_first", [True, False])
@@ -345,13 +310,7 @@ def test_scaled_dot_product_attention(options):
     module = perturbed(Plain(**options))
     values = numbers(LENGTH, WIDTH)
     model = load(module, values)
-    maps, output = by_hand(module, values)
-
-    def forward(other):
-        with torch.no_grad():
-            return other(torch.tensor(values)[None])
-
-    found = compare(model, values, maps, output, forward)
+    found = compare(model, values, *by_hand(module, values), forward(torch.tensor(values)[None]))
     assert found.maps <= 1e-5
     assert found.statistics <= 2e-5
     assert found.outputs <= 1e-5
