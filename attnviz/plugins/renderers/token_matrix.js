@@ -4,6 +4,7 @@ const ROWS = data.rows, COLUMNS = data.columns, R = ROWS.length, C = COLUMNS.len
 root.classList.add("av-view", "av-matrix");
 const { block, most, signed } = data, BLOCKS = Math.ceil(C / block);
 let scores = null, destroyed = false, row = R - 1;
+const LINES = 24;         // so many are kept
 const lines = new Map();  // row -> its exact scores, where the page has only the strongest of each block
 
 const name = (t) => `${t} “${visibleText(data.tokens[t])}”`;
@@ -97,6 +98,7 @@ async function fetchLine(i) {
   asked.add(i);
   try {
     lines.set(i, await unpack((await host.part({ rows: [i, i + 1] })).scores));
+    if (lines.size > LINES) lines.delete(lines.keys().next().value);
     if (!destroyed) paint();
   } catch (error) {
     if (!destroyed) readout.textContent = error.message;
