@@ -14,6 +14,7 @@ BUILTIN = (
     "attnviz.plugins.analyses.attribution.input_x_gradient",
     "attnviz.plugins.analyses.attribution.gradient_norm",
     "attnviz.plugins.analyses.attribution.integrated_gradients",
+    "attnviz.plugins.analyses.attribution.occlusion",
     "attnviz.plugins.analyses.attribution.smooth_grad",
     "attnviz.plugins.analyses.attribution.gradient_shap",
     "attnviz.plugins.analyses.attribution.shapley",

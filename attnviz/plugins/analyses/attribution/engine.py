@@ -70,15 +70,13 @@ class Engine:
         """
         return max(1, min(_TOKENS // self.question.count, self.model.variants(self.question.count)))
 
-    def values(self, embeddings: torch.Tensor) -> torch.Tensor:
-        """[B, n, d] -> [B, P] the numbers of the target tokens. Any B."""
+    def values(self, embeddings: torch.Tensor, places: Sequence[int] | None = None) -> torch.Tensor:
+        """[B, n, d] -> [B, p] the numbers of the target tokens at `places` (None = all). Any B."""
         import torch
 
-        places = range(len(self.question.ids))
+        asked = range(len(self.question.ids)) if places is None else places
         with torch.no_grad(), _enough_memory(self.question):
-            return torch.cat(
-                [self._values(self._states(part, places), places) for part in embeddings.split(self.batch)]
-            )
+            return torch.cat([self.read(self._states(part, asked), asked) for part in embeddings.split(self.batch)])
 
     def gradients(
         self, embeddings: torch.Tensor, targets: Sequence[int] | None = None
@@ -131,7 +129,7 @@ class Engine:
 
     # ---- from the residual stream to the numbers that are explained
 
-    def _values(self, states: torch.Tensor, places: Sequence[int]) -> torch.Tensor:
+    def read(self, states: torch.Tensor, places: Sequence[int]) -> torch.Tensor:
         """[B, p, d'] of the target tokens at `places` -> [B, p], without gradients."""
         import torch
 
