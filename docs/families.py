@@ -129,7 +129,8 @@ transformers {transformers.__version__}, torch {torch.__version__}, CPU, float32
 **layers**: kinds in order; of a sliding layer the window, so that a query sees only keys nearer than this. Of a hybrid
 model the linear layers have no maps and are shown as missing, under their own numbers. A model with encoder and decoder
 has the encoder's layers first, then the decoder's, then the cross layers, in which the decoder reads the encoder; it is
-given {SOURCE} tokens as source and {COUNT - SOURCE} as target, and the answer is more of the target.
+given {SOURCE} tokens as source and {COUNT - SOURCE} as target, and the answer is more of the target. An encoder that
+attends within windows or in parts (LED, LongT5, PEGASUS-X) has no maps over its tokens; its decoder has.
 
 **maps, statistics, logits**: largest absolute difference over all layers, heads and rows. Statistics (entropy, largest
 weight, distance, received attention, the largest weights) are compared with their definitions in float64. On the eager

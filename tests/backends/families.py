@@ -59,6 +59,10 @@ NEO = {
 DISTIL = {"dim": 64, "n_layers": 3, "n_heads": 4, "hidden_dim": 96, "max_position_embeddings": 128}
 MODERN = {**DECODER, "cls_token_id": 1, "sep_token_id": 2, "local_attention": 8, "global_attn_every_n_layers": 3}
 RELATIVE = {"relative_attention": True, "pos_att_type": ["p2c", "c2p"]}
+STACK = {
+    **CAPPED, "num_hidden_layers": 2, "layer_types": ["sliding_attention", "full_attention"],
+    "attn_logit_softcapping": 5.0,
+}  # fmt: skip
 T5 = {
     "d_model": 64, "d_kv": 16, "d_ff": 96, "num_layers": 2, "num_decoder_layers": 3, "num_heads": 4,
     "decoder_start_token_id": 0, "relative_attention_num_buckets": 8, "relative_attention_max_distance": 12, **ENDS,
@@ -73,6 +77,7 @@ HEARS = {**BOTH, "num_mel_bins": MELS, "max_source_positions": SOURCE, "max_targ
 CAUSAL, MASKED, BARE = "AutoModelForCausalLM", "AutoModelForMaskedLM", "AutoModel"
 SEQ2SEQ = "AutoModelForSeq2SeqLM"
 FULL, SLIDING = ("full",) * 3, ("sliding",) * 3
+NO_ENCODER = ("none",) * 2 + ("full",) * 3 + ("cross",) * 3
 STACKS = ("full",) * 5 + ("cross",) * 3  # encoder 0, 1; decoder 0, 1, 2; cross 0, 1, 2
 
 
@@ -97,8 +102,11 @@ class Family:
     def config(self, vocabulary: int = VOCABULARY, **changes: Any) -> Any:
         import transformers
 
+        options = {**self.options, **changes}
+        for stack in {"encoder", "decoder"} & options.keys():  # a configuration of each
+            options[stack] = {**options[stack], "vocab_size": vocabulary}
         with quiet():
-            return transformers.AutoConfig.for_model(self.kind, vocab_size=vocabulary, **{**self.options, **changes})
+            return transformers.AutoConfig.for_model(self.kind, vocab_size=vocabulary, **options)
 
     @property
     def attending(self) -> list[int]:
@@ -186,9 +194,17 @@ ENCODER_DECODERS = {
     "m2m_100": Family("m2m_100", BOTH, STACKS, auto=SEQ2SEQ),
     "blenderbot": Family("blenderbot", BOTH, STACKS, auto=SEQ2SEQ),
     "switch_transformers": Family("switch_transformers", {**T5, "num_experts": 4}, STACKS, auto=SEQ2SEQ),
+    "t5gemma": Family(
+        "t5gemma",
+        {"encoder": STACK, "decoder": STACK, **ENDS},
+        ("sliding", "full", "sliding", "full", "cross", "cross"),
+        WINDOW,
+        auto=SEQ2SEQ,
+    ),
     "whisper": Family("whisper", HEARS, STACKS, auto="AutoModelForSpeechSeq2Seq"),
-    "led": Family("led", {**BOTH, "attention_window": [8, 8]}, ("none",) * 2, route="none", auto=SEQ2SEQ),
-    "longt5": Family("longt5", T5, ("none",) * 2, route="none", auto=SEQ2SEQ),
+    "led": Family("led", {**BOTH, "attention_window": [8, 8]}, NO_ENCODER, route="eager", auto=SEQ2SEQ),
+    "longt5": Family("longt5", T5, NO_ENCODER, auto=SEQ2SEQ),
+    "pegasus_x": Family("pegasus_x", BOTH, NO_ENCODER, auto=SEQ2SEQ),
 }
 FAMILIES = {**DECODERS, **ENCODERS, **ENCODER_DECODERS}
 
@@ -276,7 +292,18 @@ def run_eager(
         output = module(**inputs_of(tokens, stop), output_attentions=True)
     names = ("attentions", "encoder_attentions", "decoder_attentions", "cross_attentions")
     found = [weights for name in names for weights in getattr(output, name, None) or ()]
-    return [weights[0].numpy() for weights in found if weights is not None], output[0][0].numpy()
+    shapes = shapes_of(tokens, stop)
+    maps = [weights[0].numpy() for weights in found if getattr(weights, "shape", (1,))[2:] in shapes]
+    return maps, output[0][0].numpy()
+
+
+def shapes_of(tokens: Tokens, stop: int | None) -> set[tuple[int, int]]:
+    """[Q, K] of maps over tokens; what has another shape is none (windows, states)."""
+    count = len(tokens.ids[:stop])
+    if tokens.decoder_from is None:
+        return {(count, count)}
+    source, target = tokens.decoder_from, count - tokens.decoder_from
+    return {(source, source), (target, target), (target, source)}
 
 
 def brute_force(weights: np.ndarray[Any, Any]) -> dict[str, np.ndarray[Any, Any]]:

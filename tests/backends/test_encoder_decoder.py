@@ -260,6 +260,31 @@ def test_nothing_is_left_of_a_run_that_fails(loaded):
         assert state["training"] == after[name]["training"]
 
 
+def test_a_length_in_the_files_says_nothing(loaded, monkeypatch, capfd):
+    model = loaded("bart")
+    monkeypatch.setattr(model.module().generation_config, "max_length", 3)
+    assert len(model.generate(model.tokenize(TEXT), Sampling(6, repetition_penalty=2.0))) > 3
+    assert capfd.readouterr().err == ""
+
+
+def test_two_vocabularies_are_refused(tokenizers_by_kind):
+    two = {"share_encoder_decoder_embeddings": False, "tie_word_embeddings": False, "decoder_vocab_size": 320}
+    with pytest.raises(ModelError, match="a vocabulary for its encoder and another one for its decoder"):
+        load_pair(random_module("marian", 320, **two), tokenizers_by_kind)
+
+
+def test_a_module_that_does_not_run_over_source_and_target_is_refused(tokenizers_by_kind):
+    import transformers
+
+    config = random_module("bart", 320).config
+    with pytest.raises(ModelError, match="BartForSequenceClassification cannot be run over 13 tokens: The shape of"):
+        load_pair(transformers.BartForSequenceClassification(config), tokenizers_by_kind)
+
+
+def load_pair(module, tokenizers_by_kind):
+    return hf.load(ModelSpec("pair", objects=(module, tokenizers_by_kind["bytes"])))
+
+
 # --------------------------------------------------------------------------------------------- session, files, commands
 
 

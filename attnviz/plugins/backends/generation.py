@@ -61,6 +61,8 @@ def generate_ids(
         return []
     start = tokens.decoder_from or 0
     settings = generation_settings(module, tokenizer, sampling.max_new_tokens)
+    # said as a whole length: beside one of the files, new tokens would be logged as a contradiction
+    settings["max_length"] = len(tokens) - start + settings.pop("max_new_tokens")
     if tokens.decoder_from is not None:
         settings["decoder_start_token_id"] = int(tokens.ids[start])  # the target begins with it: none is put before
         settings["cache_implementation"] = None  # it is given one

@@ -92,13 +92,29 @@ def load(spec: ModelSpec) -> HuggingFaceModel:
 
 
 def _check_reads_text(loaded: Loaded) -> None:
-    """Refuses a model that reads numbers, but for one that hears and answers with a text."""
+    """Refuses a model that reads numbers, but for one that hears and answers with a text, and one of two
+    vocabularies.
+    """
     module = loaded.module
+    shared = getattr(module.config, "share_encoder_decoder_embeddings", True)
+    if has_decoder(module) and (not shared or hasattr(module.config, "tgt_vocab_size") or not _one_vocabulary(module)):
+        raise ModelError(
+            f"{loaded.name}: {type(module).__name__} has a vocabulary for its encoder and another one for its decoder. "
+            "Only models that share one can be loaded, as an id would not tell which text it stands for."
+        )
     if module.main_input_name != "input_ids" and not (has_decoder(module) and Sound.of(module)):
         raise ModelError(
             f"{loaded.name}: {type(module).__name__} reads {module.main_input_name}, not text. Of the models that "
             "hear, Whisper with its decoder can be loaded."
         )
+
+
+def _one_vocabulary(module: Any) -> bool:
+    """Whether the embeddings of encoder and decoder have as many ids; of a model that hears there is one only."""
+    if Sound.of(module) is not None or module.main_input_name != "input_ids":
+        return True
+    parts = (module.get_encoder(), module.get_decoder())
+    return len({int(part.get_input_embeddings().weight.shape[0]) for part in parts}) == 1
 
 
 def _pace(model: HuggingFaceModel) -> Pace | None:
@@ -251,7 +267,8 @@ class HuggingFaceModel:
 
     def _maps(self, tokens: Tokens, want: Want, layers: Sequence[int]) -> tuple[dict[int, LayerCapture], str]:
         inputs = model_inputs(self.loaded.module, tokens, logits_at=[len(tokens) - 1], output_attentions=True)
-        maps = returned_maps(run_forward(self.runner, inputs))
+        encoder = any(card.stack == ENCODER and card.heads for card in self.card.layers)
+        maps = returned_maps(run_forward(self.runner, inputs), encoder=encoder)
         spans = self._spans(tokens)
         found = {}
         for layer, weights in zip(self.route.maps, maps, strict=True):

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from attnviz.hooks import LayerCapture, LayerCard, Tokens
+from attnviz.hooks import AttnvizError, LayerCapture, LayerCard, ModelError, Tokens
 from attnviz.plugins.backends import attention_function
 from attnviz.plugins.backends.attention_function import AttentionCall
 from attnviz.plugins.backends.capture import AttentionCollector, CallKey
 from attnviz.plugins.backends.estimate import LayerShape
 from attnviz.plugins.backends.forward import few_tokens, logits_of, model_inputs, run_forward, tolerance
 from attnviz.plugins.backends.residual import find_blocks, recording, watched
-from attnviz.plugins.backends.stacks import CROSS, DECODER, STACKS, Lengths
+from attnviz.plugins.backends.stacks import CROSS, DECODER, ENCODER, STACKS, Lengths
 from attnviz.plugins.backends.value_norms import Projection, find_projection, matrices
 
 if TYPE_CHECKING:
@@ -55,6 +55,7 @@ class _Look:
     stacks    stack of each of them, in the order of the layers; None for a map of another shape than any stack has
     output    [T, V] logits or [T, d] states
     calls, projections   of each capture
+    lost      layers of an encoder that has no maps over tokens
     """
 
     maps: tuple[np.ndarray[Any, Any], ...]
@@ -63,6 +64,7 @@ class _Look:
     captures: tuple[LayerCapture, ...] = ()
     calls: tuple[tuple[CallKey, AttentionCall], ...] = ()
     projections: tuple[Projection | str, ...] = ()
+    lost: int = 0
 
 
 def choose_route(module: torch.nn.Module, vocabulary: int) -> Route:
@@ -72,7 +74,7 @@ def choose_route(module: torch.nn.Module, vocabulary: int) -> Route:
     count = int(getattr(config, "num_hidden_layers", 0))
     architecture = type(module).__name__
     with _implementation(module, "eager"):
-        eager = _look_eager(module, tokens)
+        eager = _first_look(module, tokens)
     refused = f"{architecture} does not call transformers' AttentionInterface"
     if module._can_set_attn_implementation():
         for name in (attention_function.NAME, attention_function.NAME_FLOAT_MASK):
@@ -81,12 +83,13 @@ def choose_route(module: torch.nn.Module, vocabulary: int) -> Route:
             fault = _difference(look, eager)
             if fault is None:
                 module.set_attn_implementation(name)
-                return _interface_route(module, look, eager, count, len(tokens))
+                found = _interface_route(module, look, eager, count, len(tokens))
+                return _behind_encoder(found, 0 if eager is None else eager.lost)
             refused = fault
     returned = _returned(eager, Lengths.of(tokens))
     if eager is not None and returned is None:
         _set_implementation(module, "eager")
-        return _eager_route(module, eager, count, refused)
+        return _behind_encoder(_eager_route(module, eager, count, refused), eager.lost)
     reason = f"{architecture} gives no attention: {refused}, and {returned}."
     cards = tuple(LayerCard(i, "none", 0, 0) for i in range(count))
     return Route("none", reason, cards, missing=dict.fromkeys(range(count), reason))
@@ -112,6 +115,21 @@ def _compared(output: Any) -> torch.Tensor:
     return logits if logits is not None else output[0][0]
 
 
+def _first_look(module: torch.nn.Module, tokens: Tokens) -> _Look | None:
+    """As `_look_eager`.
+
+    Raises:
+        ModelError: the module cannot be run over a few tokens.
+    """
+    try:
+        return _look_eager(module, tokens)
+    except AttnvizError:
+        raise
+    except Exception as error:  # broad on purpose: an architecture may refuse what it is given in any way
+        said = " ".join(str(error).split()) or type(error).__name__
+        raise ModelError(f"{type(module).__name__} cannot be run over {len(tokens)} tokens: {said[:200]}") from error
+
+
 def _look_eager(module: torch.nn.Module, tokens: Tokens) -> _Look | None:
     """None when the architecture does not know output_attentions."""
     try:
@@ -120,15 +138,24 @@ def _look_eager(module: torch.nn.Module, tokens: Tokens) -> _Look | None:
         if "output_attentions" not in str(error):
             raise
         return None
-    maps = tuple(weights[0].float().cpu().numpy() for weights in returned_maps(output))
     lengths = Lengths.of(tokens)
-    return _Look(maps, _compared(output), tuple(lengths.stack_of(weights.shape[1:]) for weights in maps))
+    lost = _encoder_without_maps(output, lengths)
+    maps = tuple(weights[0].float().cpu().numpy() for weights in returned_maps(output, encoder=not lost))
+    stacks = tuple(lengths.stack_of(weights.shape[1:]) for weights in maps)
+    return _Look(maps, _compared(output), stacks, lost=lost)
 
 
-def returned_maps(output: Any) -> list[torch.Tensor]:
-    """[1, H, Q, K] maps that transformers returned, in the order of the layers."""
-    names = ("encoder_attentions", "decoder_attentions", "cross_attentions", "attentions")
+def returned_maps(output: Any, *, encoder: bool = True) -> list[torch.Tensor]:
+    """[1, H, Q, K] maps that transformers returned, in the order of the layers; those of an encoder only if wanted."""
+    names = [*(["encoder_attentions"] if encoder else []), "decoder_attentions", "cross_attentions", "attentions"]
     return [weights for name in names for weights in getattr(output, name, None) or () if weights is not None]
+
+
+def _encoder_without_maps(output: Any, lengths: Lengths) -> int:
+    """Layers of an encoder of which none gives a map over tokens: LED and LongT5 return windows, PEGASUS-X a dict."""
+    given = getattr(output, "encoder_attentions", None) or ()
+    fits = [hasattr(weights, "shape") and lengths.stack_of(tuple(weights.shape[2:])) == ENCODER for weights in given]
+    return 0 if any(fits) else len(fits)
 
 
 def _look_interface(module: torch.nn.Module, tokens: Tokens) -> _Look:
@@ -281,6 +308,23 @@ def _interface_route(module: torch.nn.Module, look: _Look, eager: _Look | None, 
                 layers, look.captures, look.projections, look.stacks, _bias_layers(look.captures), strict=True
             )
         },
+    )
+
+
+def _behind_encoder(route: Route, lost: int) -> Route:
+    """The layers of `route` after those of an encoder that has no maps over tokens."""
+    if not lost or any(card.stack == ENCODER for card in route.cards):
+        return route
+    encoder = [LayerCard(index, "none", 0, 0, stack=ENCODER, number=index) for index in range(lost)]
+    reason = "the encoder attends within windows or in parts, and gives no map over its tokens."
+    return replace(
+        route,
+        cards=(*encoder, *(replace(card, index=card.index + lost) for card in route.cards)),
+        missing={**dict.fromkeys(range(lost), reason), **{layer + lost: why for layer, why in route.missing.items()}},
+        calls={call: layer + lost for call, layer in route.calls.items()},
+        maps=tuple(layer + lost for layer in route.maps),
+        projections={layer + lost: projection for layer, projection in route.projections.items()},
+        shapes={layer + lost: shape for layer, shape in route.shapes.items()},
     )
 
 
