@@ -21,6 +21,7 @@ from attnviz.errors import (
 from attnviz.hooks.contracts import (
     AnalysisRequest,
     Differentiable,
+    DifferentiableInside,
     Estimating,
     GivesMaps,
     Message,
@@ -97,6 +98,7 @@ __all__ = [
     "BadInput",
     "Bools",
     "Differentiable",
+    "DifferentiableInside",
     "Estimate",
     "Estimating",
     "Finding",

@@ -169,6 +169,21 @@ class Differentiable(Protocol):
         """
 
 
+@runtime_checkable
+class DifferentiableInside(Protocol):
+    """A model that gradients can be taken through from any of its layers on. Not every Differentiable can."""
+
+    def inner_states(self, embeddings: Any, tokens: Tokens, positions: Sequence[int], layer: int) -> tuple[Any, Any]:
+        """`states` [B, P, d'], and what a layer gave to the next on the way there [B, n, d']; gradients of the one go
+        back to the other, where the embeddings require them.
+
+        Raises:
+            BadInput: no such layer.
+            Unavailable: its layers do not hand on one state per token of the run, with the reason.
+            ModelError: the device has too little memory.
+        """
+
+
 @dataclass(frozen=True)
 class AnalysisRequest:
     """What an analysis gets. `params` are already validated against its Params and the run.

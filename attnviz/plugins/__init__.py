@@ -18,6 +18,7 @@ BUILTIN = (
     "attnviz.plugins.analyses.attribution.smooth_grad",
     "attnviz.plugins.analyses.attribution.gradient_shap",
     "attnviz.plugins.analyses.attribution.shapley",
+    "attnviz.plugins.analyses.attribution.layer_gradient_x_activation",
     "attnviz.plugins.analyses.attribution.attention",
     "attnviz.plugins.renderers.attention_grid",
     "attnviz.plugins.renderers.head_map",

@@ -224,6 +224,15 @@ class FakeModel:
             rows.append(embeddings[:, source] if copied else embeddings[:, source] @ moved)
         return torch.stack(rows, dim=1)
 
+    def inner_states(
+        self, embeddings: torch.Tensor, tokens: Tokens, positions: Sequence[int], layer: int
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Every layer hands on the embeddings as they are."""
+        if not 0 <= layer < len(self.card.layers):
+            raise BadInput(f"Unknown layer {layer}. This model has layers 0 to {len(self.card.layers) - 1}.")
+        inner = embeddings * 1
+        return self.states(inner, tokens, positions), inner
+
     def unembed(self, states: torch.Tensor) -> torch.Tensor:
         """[..., V] -> [..., V] log-probabilities where `states` is a unit vector, and a line between."""
         import torch

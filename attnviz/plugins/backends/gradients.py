@@ -73,6 +73,32 @@ class Gradients:
             raise Unavailable(f"{type(self.module).__name__}: its last block was not called, or returned no states.")
         return passages[0].outside
 
+    def inner_states(
+        self, runner: Runner, embeddings: torch.Tensor, tokens: Tokens, positions: Sequence[int], layer: int
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """See DifferentiableInside; of a model whose blocks are its layers."""
+        name, count, blocks = type(self.module).__name__, embeddings.shape[1], self.readout.blocks
+        seen: dict[int, int] = {}  # of each tensor how often it had been written to when it was first seen
+
+        def keep(tensor: torch.Tensor) -> torch.Tensor:
+            seen.setdefault(id(tensor), tensor._version)
+            return tensor
+
+        read = bare_tokens(tokens.ids[:count])
+        inputs = _from_embeddings(model_inputs(self.module, read, logits_at=[count - 1]), embeddings, None)
+        with enough_memory(count), recording([blocks[layer], blocks[-1]], keep) as passages:
+            runner(**inputs)
+        found = []
+        for block in (blocks[layer], blocks[-1]):
+            state = next((passage.outside for passage in passages if passage.module is block), None)
+            if state is None or state.ndim != 3 or state.shape[:2] != embeddings.shape[:2]:
+                raise Unavailable(f"{name}: its blocks were not called, or do not return one state for each token.")
+            if state._version != seen[id(state)]:
+                raise Unavailable(f"{name}: its blocks write over the states that they are given.")
+            found.append(state)
+        inner, last = found
+        return last[:, list(positions)], inner
+
     def unembed(self, states: torch.Tensor) -> torch.Tensor:
         rows = self.readout.logits(states.reshape(-1, states.shape[-1]))
         return rows.view(*states.shape[:-1], rows.shape[-1])

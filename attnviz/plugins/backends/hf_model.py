@@ -361,6 +361,21 @@ class HuggingFaceModel:
         self._check(tokens)
         return self._with_gradients().states(self.runner, embeddings, tokens, positions)
 
+    def inner_states(self, embeddings: Any, tokens: Tokens, positions: Sequence[int], layer: int) -> tuple[Any, Any]:
+        self._check(tokens)
+        found, layers = self._with_gradients(), len(self.card.layers)
+        if not 0 <= layer < layers:
+            raise BadInput(f"Unknown layer {layer}. This model has layers 0 to {layers - 1}.")
+        if tokens.decoder_from is not None:
+            raise Unavailable(
+                f"{self.card.name} has an encoder and a decoder: none of its layers holds a state of every token."
+            )
+        if len(found.readout.blocks) != layers:
+            raise Unavailable(
+                f"{self.card.name}: its {layers} layers are not its {len(found.readout.blocks)} blocks one by one."
+            )
+        return found.inner_states(self.runner, embeddings, tokens, positions, layer)
+
     def unembed(self, states: Any) -> Any:
         return self._with_gradients().unembed(states)
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
-from attnviz.hooks import AnalysisRequest, Differentiable, Floats, Ints, ModelError, Unavailable
+from attnviz.hooks import AnalysisRequest, Differentiable, DifferentiableInside, Floats, Ints, ModelError, Unavailable
 from attnviz.plugins.analyses.attribution.question import Question
 
 if TYPE_CHECKING:
@@ -101,10 +101,32 @@ class Engine:
             values, seeds = self._seeds(states, places)
         return values, self._back(leaves, states, seeds, [len(group) for group in chosen])
 
+    def inner_gradients(self, layer: int) -> tuple[torch.Tensor, torch.Tensor, Iterator[torch.Tensor]]:
+        """The numbers [P] of the run's target tokens, what a layer hands on [n, d'], and for each target in turn the
+        gradient of its number with regard to that, [n, d'].
+
+        Raises:
+            BadInput: no such layer.
+            Unavailable: the model gives no gradients from a layer on, with the reason.
+            ModelError: see gradients.
+        """
+        import torch
+
+        model, question = self.model, self.question
+        if not isinstance(model, DifferentiableInside):
+            raise Unavailable("Its backend gives gradients of embeddings only, not of what a layer hands on.")
+        leaves = self.embeddings[None].clone().requires_grad_()
+        with torch.enable_grad(), _enough_memory(question):
+            states, inner = model.inner_states(leaves, question.tokens, question.positions, layer)
+            values, seeds = self._seeds(states, range(len(question.ids)))
+        lengths = [group.stop - group.start for group in question.groups]
+        rows = (gradient[0] for gradient in self._back(inner, states, seeds, lengths))
+        return values[0], inner.detach()[0], rows
+
     def _back(
         self, leaves: torch.Tensor, states: torch.Tensor, seeds: torch.Tensor, lengths: Sequence[int]
     ) -> Iterator[torch.Tensor]:
-        """From the residual stream to the embeddings, a target at a time: so many rows of `states` are its tokens'."""
+        """From the residual stream to `leaves`, a target at a time: so many rows of `states` are its tokens'."""
         import torch
 
         start = 0
