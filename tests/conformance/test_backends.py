@@ -17,12 +17,18 @@ SMALL = {
     "intermediate_size": 48,
     "max_position_embeddings": 64,
 }
+HALVES = {"vocab_size": 257, "d_model": 32, "decoder_start_token_id": 256}  # encoder and decoder
 FAMILIES = {
     "gpt2": {"vocab_size": 257, "n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 64},
     "llama": {**SMALL, "num_key_value_heads": 2},
     "mistral": {**SMALL, "num_key_value_heads": 2, "sliding_window": 6},
     "bert": SMALL,
-}
+    "t5": {**HALVES, "d_kv": 8, "d_ff": 48, "num_layers": 1, "num_decoder_layers": 2, "num_heads": 4},
+    "marian": {
+        **HALVES, "encoder_layers": 2, "decoder_layers": 1, "encoder_attention_heads": 4, "decoder_attention_heads": 2,
+        "encoder_ffn_dim": 48, "decoder_ffn_dim": 48, "max_position_embeddings": 64, "pad_token_id": 0,
+    },
+}  # fmt: skip
 
 
 def tokenizer():
@@ -42,12 +48,12 @@ def tokenizer():
 def module(family):
     """Random weights, also in norms and biases: ones and zeros would hide a norm applied twice."""
     import torch
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMaskedLM
+    import transformers
 
-    config = AutoConfig.for_model(family, **FAMILIES[family], bos_token_id=256, eos_token_id=256)
+    config = transformers.AutoConfig.for_model(family, **FAMILIES[family], bos_token_id=256, eos_token_id=256)
     torch.manual_seed(0)
-    build = AutoModelForMaskedLM if family == "bert" else AutoModelForCausalLM
-    model = build.from_config(config).eval()
+    auto = {"bert": "AutoModelForMaskedLM", "t5": "AutoModelForSeq2SeqLM", "marian": "AutoModelForSeq2SeqLM"}
+    model = getattr(transformers, auto.get(family, "AutoModelForCausalLM")).from_config(config).eval()
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.ndim == 1:
