@@ -147,14 +147,20 @@ class Differentiable(Protocol):
     def embed(self, ids: Any, *, decoder: bool = False) -> Any:
         """[...] token ids -> [..., d] what the embedding layer makes of them; `decoder`: that of the decoder."""
 
-    def states(self, embeddings: Any, tokens: Tokens, positions: Sequence[int]) -> Any:
+    def states(self, embeddings: Any, tokens: Tokens, positions: Sequence[int], *, after: Any = None) -> Any:
         """One forward pass over B variants of the first n tokens of a run: [B, n, d] -> [B, P, d'], the residual stream
         that the unembedding reads. Differentiable unless called under no_grad.
 
         positions [P]: the query positions; position p predicts token p + 1.
+        after: what `remember` gave of the first tokens; the embeddings are then those of the tokens behind them.
 
         Raises:
             ModelError: the device has too little memory.
+        """
+
+    def remember(self, embeddings: Any, tokens: Tokens, after: Any = None) -> Any:
+        """What the model makes of the first m tokens, [1, m, d], for passes that go on from there, without gradients;
+        None where it cannot go on. after: as in `states`.
         """
 
     def unembed(self, states: Any) -> Any:

@@ -212,7 +212,12 @@ class FakeModel:
 
         return torch.eye(VOCABULARY)[torch.tensor(np.asarray(ids), dtype=torch.long)]
 
-    def states(self, embeddings: torch.Tensor, tokens: Tokens, positions: Sequence[int]) -> torch.Tensor:
+    def remember(self, embeddings: torch.Tensor, tokens: Tokens, after: Any = None) -> None:
+        """It has no memory."""
+
+    def states(
+        self, embeddings: torch.Tensor, tokens: Tokens, positions: Sequence[int], *, after: Any = None
+    ) -> torch.Tensor:
         """[B, n, V] -> [B, P, V]; see the head of the file."""
         import torch
 

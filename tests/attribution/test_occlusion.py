@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from attnviz.hooks import BadInput, Segment
+from attnviz.plugins.analyses.attribution import engine as engines
 from attnviz.testing import FakeModel, check_analysis, fake_request
 from attnviz.testing.fake import taken_from
 from tests.attribution.asking import COUNT, PROMPT, analysis, answer, random_run, request, value_of
@@ -70,6 +71,29 @@ def test_every_kind_of_model(family, models):
         assert result.scores[~later].any()
         alone = answer(NAME, model, removal=removal, first=9, last=9)
         np.testing.assert_allclose(result.scores[7, :9], alone.scores[0], atol=2e-5)
+
+
+@pytest.mark.parametrize(
+    "family", ["gpt2", "llama", "mistral", "gemma2", "gpt_oss", "deepseek_v3", "gptj", "qwen3_next"]
+)
+def test_what_comes_before_is_read_once_and_gives_the_same(family, models, monkeypatch):
+    """In batches of two, each going on from what came before it, against whole passes. Windows are 6 tokens here."""
+    model, tokens = models(family), random_run(16, 20)
+    assert model.gradients.continues == (family != "qwen3_next")
+    whole = answer(NAME, model, tokens, 16, first=9)
+    lengths, states = [], type(model).states
+
+    def counted(self, embeddings, *args, **options):
+        lengths.append(embeddings.shape[1])
+        return states(self, embeddings, *args, **options)
+
+    monkeypatch.setattr(type(model), "states", counted)
+    monkeypatch.setattr(engines, "_TOKENS", 2 * 19)
+    found = answer(NAME, model, tokens, 16, first=9)
+    size = float(np.abs(whole.scores).max())
+    np.testing.assert_allclose(found.scores, whole.scores, atol=1e-5 * max(1.0, size))
+    expected = [19, *range(19, 0, -2)] if model.gradients.continues else [19] * 11
+    assert lengths == expected
 
 
 @pytest.mark.parametrize("removal", ["auto", "drop"])

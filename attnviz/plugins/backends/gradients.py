@@ -7,9 +7,11 @@ seen there too, and what a pass keeps for its gradients is counted at two length
 
 from __future__ import annotations
 
+import copy
+import inspect
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -37,10 +39,27 @@ _SHARE = 0.5  # of the free memory that passes may fill; the rest is for what th
 
 
 @dataclass(frozen=True)
+class Prefix:
+    """Keys and values of the first `count` tokens of a run, in transformers' cache."""
+
+    count: int
+    cache: Any
+
+    def copies(self, variants: int) -> Any:
+        """A cache of its own for so many variants; a layer puts new tensors in the place of its old ones."""
+        cache = copy.copy(self.cache)
+        cache.layers = [copy.copy(layer) for layer in cache.layers]
+        if variants > 1:
+            cache.batch_repeat_interleave(variants)
+        return cache
+
+
+@dataclass(frozen=True)
 class Gradients:
     """How gradients are taken through a module; see Differentiable.
 
     linear, square   bytes that a pass over n tokens keeps for its gradients: linear·n + square·n²
+    continues   whether a pass can go on from the keys and values of earlier tokens
     """
 
     module: torch.nn.Module
@@ -48,6 +67,7 @@ class Gradients:
     reads_ahead: bool = False
     linear: float = 0.0
     square: float = 0.0
+    continues: bool = False
 
     def embed(self, ids: Any, *, decoder: bool = False) -> torch.Tensor:
         import torch
@@ -59,19 +79,54 @@ class Gradients:
             return embedded
 
     def states(
-        self, runner: Runner, embeddings: torch.Tensor, tokens: Tokens, positions: Sequence[int]
+        self,
+        runner: Runner,
+        embeddings: torch.Tensor,
+        tokens: Tokens,
+        positions: Sequence[int],
+        after: Prefix | None = None,
     ) -> torch.Tensor:
+        return self._pass(runner, embeddings, tokens, positions, after)[0]
+
+    def remember(
+        self, runner: Runner, embeddings: torch.Tensor, tokens: Tokens, after: Prefix | None = None
+    ) -> Prefix | None:
         import torch
 
-        count = embeddings.shape[1]
+        if not self.continues or runner is not self.module:
+            return None
+        count = embeddings.shape[1] + (0 if after is None else after.count)
+        with torch.no_grad():
+            output = self._pass(runner, embeddings, tokens, [count - 1], after, use_cache=True)[1]
+        return Prefix(count, output.past_key_values)
+
+    def _pass(
+        self,
+        runner: Runner,
+        embeddings: torch.Tensor,
+        tokens: Tokens,
+        positions: Sequence[int],
+        after: Prefix | None,
+        **options: Any,
+    ) -> tuple[torch.Tensor, Any]:
+        """The states, and what the module returned."""
+        import torch
+
+        known = 0 if after is None else after.count
+        count = known + embeddings.shape[1]
         read = bare_tokens(tokens.ids[:count], tokens.decoder_from)
+        first = known + (read.decoder_from or 0)  # token of the first state that the pass gives
         inputs = _from_embeddings(model_inputs(self.module, read, logits_at=[count - 1]), embeddings, read.decoder_from)
-        rows = torch.tensor(list(positions), dtype=torch.long) - (read.decoder_from or 0)
+        if after is not None:
+            inputs |= {"past_key_values": after.copies(len(embeddings)), "use_cache": True}
+            if "logits_to_keep" in inputs:
+                inputs["logits_to_keep"] = inputs["logits_to_keep"] - known
+        rows = torch.tensor(list(positions), dtype=torch.long) - first
         with enough_memory(count), recording([self.readout.blocks[-1]], lambda t: _at(t, rows)) as passages:
-            runner(**inputs)
+            output = runner(**{**inputs, **options})
         if not passages or passages[0].outside is None:
             raise Unavailable(f"{type(self.module).__name__}: its last block was not called, or returned no states.")
-        return passages[0].outside
+        return passages[0].outside, output
 
     def inner_states(
         self, runner: Runner, embeddings: torch.Tensor, tokens: Tokens, positions: Sequence[int], layer: int
@@ -179,7 +234,8 @@ def find_gradients(module: torch.nn.Module, readout: Readout, vocabulary: int) -
         said = " ".join(str(error).split()) or type(error).__name__
         raise Unavailable(f"{name} cannot be run from embeddings with gradients: {said[:200]}") from error
     square = max(0.0, (sizes[1] / _LONG - sizes[0] / _SHORT) / (_LONG - _SHORT))
-    return Gradients(module, readout, ahead, sizes[1] / _LONG - square * _LONG, square)
+    linear = sizes[1] / _LONG - square * _LONG
+    return Gradients(module, readout, ahead, linear, square, not ahead and _continues(found, few))
 
 
 def _probe(module: torch.nn.Module, vocabulary: int, count: int) -> Tokens:
@@ -256,3 +312,38 @@ def _reads_ahead(found: Gradients, tokens: Tokens) -> bool:
         after = _states(found, torch.cat([embeddings[:, :-1], embeddings[:, :1]], dim=1), tokens)[:, :-1]
     apart = float((after - before).abs().max())
     return apart > tolerance(before.dtype) * max(1.0, float(before.abs().max()))
+
+
+def _continues(found: Gradients, tokens: Tokens) -> bool:
+    """Whether passes that go on from a few tokens give the states of whole ones.
+
+    Only with keys and values that are put behind one another; a cache of any other kind may be written over.
+    """
+    import torch
+
+    name, split = "past_key_values", len(tokens) // 2
+    if tokens.decoder_from is not None or name not in inspect.signature(found.module.forward).parameters:
+        return False
+    runner: Runner = found.module
+    can = replace(found, continues=True)
+    embeddings = _embedded(found, tokens)
+    try:
+        first = can.remember(runner, embeddings[:, : split - 1], tokens)
+        if first is None or not _appends(first.cache):
+            return False
+        memory = can.remember(runner, embeddings[:, split - 1 : split], tokens, first)
+        rest, later = embeddings[:, split:].repeat(2, 1, 1), range(split, len(tokens))
+        with torch.no_grad():
+            given = [can.states(runner, rest, tokens, later, memory) for _ in range(2)]  # twice: nothing is left in it
+            whole = _states(found, embeddings, tokens)[:, split:]
+    except Exception:  # broad on purpose: a way that fails is not taken, passes are whole then
+        return False
+    apart = max(float((states - whole).abs().max()) for states in given)
+    return apart <= tolerance(whole.dtype) * max(1.0, float(whole.abs().max()))
+
+
+def _appends(cache: Any) -> bool:
+    from transformers.cache_utils import DynamicCache, DynamicLayer, DynamicSlidingWindowLayer
+
+    kinds = (DynamicLayer, DynamicSlidingWindowLayer)
+    return type(cache) is DynamicCache and all(type(layer) in kinds for layer in cache.layers)

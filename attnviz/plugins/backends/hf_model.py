@@ -357,9 +357,12 @@ class HuggingFaceModel:
     def embed(self, ids: Any, *, decoder: bool = False) -> Any:
         return self._with_gradients().embed(ids, decoder=decoder)
 
-    def states(self, embeddings: Any, tokens: Tokens, positions: Sequence[int]) -> Any:
+    def states(self, embeddings: Any, tokens: Tokens, positions: Sequence[int], *, after: Any = None) -> Any:
         self._check(tokens)
-        return self._with_gradients().states(self.runner, embeddings, tokens, positions)
+        return self._with_gradients().states(self.runner, embeddings, tokens, positions, after)
+
+    def remember(self, embeddings: Any, tokens: Tokens, after: Any = None) -> Any:
+        return self._with_gradients().remember(self.runner, embeddings, tokens, after)
 
     def inner_states(self, embeddings: Any, tokens: Tokens, positions: Sequence[int], layer: int) -> tuple[Any, Any]:
         self._check(tokens)

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -70,13 +70,17 @@ class Engine:
         """
         return max(1, min(_TOKENS // self.question.count, self.model.variants(self.question.count)))
 
-    def values(self, embeddings: torch.Tensor, places: Sequence[int] | None = None) -> torch.Tensor:
-        """[B, n, d] -> [B, p] the numbers of the target tokens at `places` (None = all). Any B."""
+    def values(self, embeddings: torch.Tensor, places: Sequence[int] | None = None, after: Any = None) -> torch.Tensor:
+        """[B, n, d] -> [B, p] the numbers of the target tokens at `places` (None = all). Any B.
+
+        after: see Differentiable.remember
+        """
         import torch
 
         asked = range(len(self.question.ids)) if places is None else places
         with torch.no_grad(), _enough_memory(self.question):
-            return torch.cat([self.read(self._states(part, asked), asked) for part in embeddings.split(self.batch)])
+            parts = [self.read(self._states(part, asked, after), asked) for part in embeddings.split(self.batch)]
+        return torch.cat(parts)
 
     def gradients(
         self, embeddings: torch.Tensor, targets: Sequence[int] | None = None
@@ -143,10 +147,11 @@ class Engine:
                 )
             yield gradient
 
-    def _states(self, embeddings: torch.Tensor, places: Sequence[int]) -> torch.Tensor:
+    def _states(self, embeddings: torch.Tensor, places: Sequence[int], after: Any = None) -> torch.Tensor:
         """[B, n, d] -> [B, p, d'] the residual stream at the positions that predict the target tokens at `places`."""
         positions = [self.question.positions[place] for place in places]
-        found: torch.Tensor = self.model.states(embeddings, self.question.tokens, positions)
+        memory = {} if after is None else {"after": after}
+        found: torch.Tensor = self.model.states(embeddings, self.question.tokens, positions, **memory)
         return found
 
     # ---- from the residual stream to the numbers that are explained

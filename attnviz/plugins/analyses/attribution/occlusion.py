@@ -75,16 +75,23 @@ def _rows(engine: Engine, request: AnalysisRequest) -> Rows:
 
 
 def _replaced(engine: Engine, request: AnalysisRequest, base: Floats, start: torch.Tensor) -> Floats:
-    """[C, P] numbers of the run with `start` [n, d] in place of each source; of tokens before it those of the run."""
+    """[C, P] numbers of the run with `start` [n, d] in place of each source; of tokens before it those of the run.
+
+    What comes before a batch of sources is read once, where the model can go on from there.
+    """
     sources, found = engine.question.sources, np.tile(base, (len(engine.question.sources), 1))
+    memory, known = None, 0
     for first in range(0, len(sources), engine.batch):
         request.progress(first / len(sources), f"source {first + 1} of {len(sources)}")
         some = sources[first : first + engine.batch]
         runs = engine.embeddings.repeat(len(some), 1, 1)  # [b, n, d]
         for row, source in enumerate(some):
             runs[row, source.index : source.stop] = start[source.index : source.stop]
-        places = _after(engine, some[0])
-        values = as_array(engine.values(runs, places))
+        places, begin = _after(engine, some[0]), some[0].index
+        if begin > known and (known == 0 or memory is not None):
+            memory = engine.model.remember(engine.embeddings[None, known:begin], engine.question.tokens, memory)
+            known = begin
+        values = as_array(engine.values(runs if memory is None else runs[:, known:], places, memory))
         for row, source in enumerate(some):
             later = [index for index, place in enumerate(places) if engine.question.positions[place] >= source.index]
             found[first + row, [places[index] for index in later]] = values[row, later]
