@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 
 import numpy as np
@@ -15,6 +16,7 @@ WITHOUT = {
     "albert": "its transformer blocks were not found",
     "bert_base": "no output over a vocabulary",
     "bart_base": "no output over a vocabulary",
+    "whisper": "reads numbers (input_features): there are no embeddings of tokens",
 }
 WITH = [name for name in FAMILIES if name not in WITHOUT]
 COUNT = 24
@@ -110,7 +112,7 @@ def test_a_decoder_depends_on_the_source(family, built):
 def test_without_a_readout_the_card_says_why(family, why, built):
     model = built(family)[0]
     assert why in model.card.missing["gradients"]
-    with pytest.raises(Unavailable, match=why):
+    with pytest.raises(Unavailable, match=re.escape(why)):
         model.embed([1])
 
 
