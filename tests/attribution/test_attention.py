@@ -85,5 +85,7 @@ def test_value_norms_weigh_the_weights(models):
     expected = (every * norms[:, :, None]).mean((0, 1))[ROWS, : COUNT - 1]
     result = answer("attention", models("llama"), reading="value_norm")
     np.testing.assert_allclose(result.scores, expected, rtol=1e-5)
-    with pytest.raises(BadInput, match="sinks cannot be left out"):
-        answer("attention", models("llama"), reading="value_norm", exclude_sinks=True)
+    kept = answer("attention", models("llama"), reading="value_norm", exclude_sinks=True)
+    np.testing.assert_array_equal(kept.scores[:, 1:], result.scores[:, 1:])
+    assert not kept.scores[:, 0].any()
+    assert any("stay as they are" in line for line in kept.info)

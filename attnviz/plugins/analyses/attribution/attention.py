@@ -46,12 +46,10 @@ def run(request: AnalysisRequest) -> Attribution:
     """The rows that predict the targets.
 
     Raises:
-        BadInput: no such layer or head, a layer that has no row for the targets, or sinks left out of value norms.
+        BadInput: no such layer or head, or a layer that has no row for the targets.
         Unavailable: the model does not predict the next token, or its values are not known.
     """
     reading, exclude = request.params["reading"], bool(request.params["exclude_sinks"])
-    if exclude and reading == "value_norm":
-        raise BadInput("Lengths of values have no rows that sum to 1, so sinks cannot be left out: they fade already.")
     question = ask(request, NOTHING)
     sinks = find_sinks(request.trace, request.tokens)
     if reading == "rollout":
@@ -59,7 +57,7 @@ def run(request: AnalysisRequest) -> Attribution:
         read = "Rollout through all layers (Abnar & Zuidema 2020)"
     else:
         rows, read = _mean_rows(request, question, sinks if exclude else None)
-    about = About("attention", _UNITS[reading], False, _info(read, sinks, exclude), _warnings(reading))
+    about = About("attention", _UNITS[reading], False, _info(request, read, sinks), _warnings(reading))
     by_token = question.by_source(rows[:, : question.count])  # [P, C]
     counts = np.array([[span.stop - span.index] for span in question.targets])
     scores = np.add.reduceat(by_token, [group.start for group in question.groups], axis=0) / counts
@@ -122,9 +120,12 @@ def _rows_of(
     total = np.zeros((len(question.positions), len(capture.seen_by)))
     for head in heads:
         pattern = request.attention(index, head, rows)
-        if left_out:
-            pattern = without_sinks(pattern, tuple(left_out))
-        total += pattern * _norms(request, capture, head, index) if request.params["reading"] != "weight" else pattern
+        if request.params["reading"] == "weight":
+            total += without_sinks(pattern, tuple(left_out)) if left_out else pattern
+        else:
+            lengths = pattern * _norms(request, capture, head, index)
+            lengths[:, list(left_out)] = 0
+            total += lengths
     mean: Floats = total / len(heads)
     return mean
 
@@ -143,9 +144,13 @@ def _norms(request: AnalysisRequest, capture: LayerCapture, head: int, index: in
 # --------------------------------------------------------------------------------------------- words
 
 
-def _info(read: str, sinks: Sinks, exclude: bool) -> tuple[str, ...]:
-    treated = f"Left out and renormalised: {sinks.left_out()}." if exclude else "Sinks are included."
-    return (f"{read}, in the row that predicts each target.", sinks.describe(), treated)
+def _info(request: AnalysisRequest, read: str, sinks: Sinks) -> tuple[str, ...]:
+    treated = "Sinks are included."
+    if request.params["exclude_sinks"]:
+        rest = "stay as they are" if request.params["reading"] == "value_norm" else "are divided by what remains"
+        treated = f"Left out: {sinks.left_out()}; the other numbers of a row {rest}."
+    precision = f"Computed from what was captured in {request.trace.precision}."
+    return (f"{read}, in the row that predicts each target.", sinks.describe(), treated, precision)
 
 
 def _warnings(reading: str) -> tuple[str, ...]:
@@ -168,7 +173,7 @@ def attnviz_analyses() -> list[Analysis]:
             summary="Which tokens the position that predicts each target looks at.",
             run=run,
             produces=Attribution,
-            requires=frozenset({"attention"}),
+            requires=frozenset({"attention", "generation"}),
             want=Want(values=True),
             params=(
                 *RANGE,
