@@ -91,6 +91,8 @@ class LayerCard:
     """One layer of attention. `kind`: full | sliding | linear | none | cross.
 
     stack, number   of a model of several stacks (encoder, decoder, cross): which one, and the place in it
+    channels        sequences that attend side by side, each with maps of its own: head = channel · heads / channels +
+                    head of the model
     """
 
     index: int
@@ -101,11 +103,17 @@ class LayerCard:
     experts: int | None = None
     stack: str = ""
     number: int | None = None
+    channels: int = 1
 
     @property
     def name(self) -> str:
         """What people call it: "3", or "encoder 3" where there are several stacks."""
         return f"{self.stack} {self.number}" if self.stack else str(self.index)
+
+    def head_name(self, head: int) -> str:
+        """What people call a head: "7", or "7 (channel 1, head 3)" where channels attend side by side."""
+        own = self.heads // self.channels
+        return str(head) if self.channels == 1 else f"{head} (channel {head // own}, head {head % own})"
 
 
 @dataclass(frozen=True)

@@ -223,7 +223,7 @@ def test_the_json_has_the_documented_fields():
     assert documented == found
     assert data["card"]["layers"][1] == {
         "name": "1", "index": 1, "kind": "sliding", "heads": 4, "kv_heads": 2, "window": 8, "experts": None,
-        "stack": "", "number": None,
+        "stack": "", "number": None, "channels": 1,
     }  # fmt: skip
     assert data["analyses"]["attention_pattern"] is None
     assert data["estimates"][1]["bytes"] is None

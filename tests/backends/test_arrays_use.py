@@ -110,6 +110,31 @@ def test_rollout_of_a_past_and_a_future(session, folders):
     np.testing.assert_allclose(scores[:24, :24], rolled, atol=1e-5)
 
 
+def test_channels_are_named_wherever_heads_are(model):
+    """PatchTST of 3 channels and 4 heads: head 7 is head 3 of channel 1."""
+    run = model.trace(array=numbers(36, 3))
+    assert "head 7 (channel 1, head 3)" in run.analyze("attention_pattern", layer=1, head=7).result.info[0]
+    assert "head 7 (channel 1, head 3)" in run.analyze("value_weighted_attention", layer=1, head=7).result.info[0]
+    mean = run.analyze("attention_pattern", layer=1, head="mean").result
+    assert "mean of its 12 heads (3 channels of 4 heads each)" in mean.info[0]
+    assert any("(3 channels of 4 heads each)" in line for line in run.analyze("attention_stats").result.info)
+
+
+def test_channels_are_rolled_out_one_by_one(model):
+    run = model.trace(array=numbers(36, 3))
+    channels = []
+    for channel in range(3):
+        rolled = np.eye(8)
+        for layer in range(3):
+            heads = [run.attention(layer, 4 * channel + head) for head in range(4)]
+            mixed = np.mean(heads, axis=0, dtype=np.float64) + np.eye(8)
+            rolled = mixed / mixed.sum(1, keepdims=True) @ rolled
+        channels.append(rolled)
+    result = run.analyze("attention_rollout").result
+    np.testing.assert_allclose(result.scores, np.mean(channels, axis=0), atol=1e-5)
+    assert any("Each of the 3 channels attends on its own" in line for line in result.info)
+
+
 def test_a_module_of_the_users_can_be_given_alone_or_beside_an_example(session):
     layer = torch.nn.TransformerEncoderLayer(16, 4, 32, batch_first=True)
     for source in (layer, (layer, None), (layer, np.zeros((4, 16)))):

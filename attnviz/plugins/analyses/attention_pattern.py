@@ -27,7 +27,7 @@ from attnviz.hooks import (
     Trace,
     hookimpl,
 )
-from attnviz.plugins.analyses.names import layer_name
+from attnviz.plugins.analyses.names import head_name, layer_name, of_channels
 from attnviz.plugins.analyses.padding import padding_line
 from attnviz.plugins.analyses.sinks import EXCLUDE_SINKS, Sinks, find_sinks, without_sinks
 
@@ -315,12 +315,12 @@ def _subject(request: AnalysisRequest, chosen: Sequence[Head]) -> str:
     heads = sorted({head for _, head in chosen})
     name = layer_name(request, layers[0])
     if len(chosen) == 1:
-        return f"Layer {name}, head {heads[0]}: nothing was averaged"
+        return f"Layer {name}, head {head_name(request, layers[0], heads[0])}: nothing was averaged"
     if len(layers) == 1:
-        return f"Layer {name}, mean of its {len(heads)} heads"
+        return f"Layer {name}, mean of its {len(heads)} heads{of_channels(request)}"
     which = f"head {heads[0]} of" if len(chosen) == len(layers) and len(heads) == 1 else f"{len(chosen)} heads in"
     left = f" ({len(trace.missing)} layers without attention left out)" if trace.missing else ""
-    return f"Mean of {which} {len(layers)} layers{left}"
+    return f"Mean of {which} {len(layers)} layers{left}{of_channels(request)}"
 
 
 def _row_sums(share: NDArray[np.float32] | None, left_out: tuple[int, ...]) -> str:

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from attnviz.hooks import Analysis, AnalysisRequest, Bools, Floats, HeadScores, LayerCapture, hookimpl
-from attnviz.plugins.analyses.names import layer_name
+from attnviz.plugins.analyses.names import layer_name, of_channels
 from attnviz.plugins.analyses.padding import padding_line
 from attnviz.plugins.analyses.received import expected_column_sum
 from attnviz.plugins.analyses.sinks import EXCLUDE_SINKS, Sinks, find_sinks, sink_columns, without_sinks
@@ -201,8 +201,9 @@ def _info(request: AnalysisRequest, sinks: Sinks, exclude: bool) -> tuple[str, .
         f"{len(request.tokens)} tokens, one number per layer and head; every number is a mean over query rows, except "
         "max_weight, the largest weight.",
         "Entropy, focus and max_weight leave out rows that see a single key: there is nothing to choose.",
-        "Received attention is a mean over the heads of a layer; 1.0 = as much as a uniform head would give.",
-        "Layer importance is the mean focus of the layer's heads.",
+        f"Received attention is a mean over the heads of a layer{of_channels(request)}; 1.0 = as much as a uniform "
+        "head would give.",
+        f"Layer importance is the mean focus of the layer's heads{of_channels(request)}.",
         *_stack_lines(request),
         sinks.describe(),
         _treatment(sinks, exclude),

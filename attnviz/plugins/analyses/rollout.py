@@ -55,14 +55,27 @@ def run(request: AnalysisRequest) -> TokenMatrix:
 
 
 def roll(request: AnalysisRequest, last: int, sinks: Sinks, *, exclude: bool) -> Square:
-    """R [T, T] from the embedding through layer `last`."""
+    """R [T, T] from the embedding through layer `last`; the mean over channels, each rolled out on its own."""
+    channels = [_roll(request, last, sinks, channel, exclude=exclude) for channel in range(_channels(request))]
+    mean: Square = np.mean(channels, axis=0)
+    return mean
+
+
+def _channels(request: AnalysisRequest) -> int:
+    """Sequences that attend side by side."""
+    return max((card.channels for card in request.card.layers), default=1)
+
+
+def _roll(request: AnalysisRequest, last: int, sinks: Sinks, channel: int, *, exclude: bool) -> Square:
     rolled = np.eye(len(request.tokens))
     order = _order(request, last)
     for step, index in enumerate(order):
         request.progress(step / len(order), f"layer {step} of {len(order)}")
         capture = request.trace.layers[index]
         if capture is not None:
-            mean = mean_of_heads(capture, sinks.columns(capture) if exclude else ())
+            own = capture.heads // _channels(request)
+            heads = range(channel * own, (channel + 1) * own)
+            mean = mean_of_heads(capture, sinks.columns(capture) if exclude else (), heads)
             pass_on(rolled, mean, slice(*capture.row_span), slice(*capture.column_span))
     return rolled
 
@@ -94,16 +107,16 @@ def _last_layer(trace: Trace, asked: int | None) -> int:
     return last
 
 
-def mean_of_heads(capture: LayerCapture, left_out: tuple[int, ...] = ()) -> Square:
-    """[Q, K] mean pattern of a layer, sinks removed from each head before it enters the mean."""
-    queries = len(capture.allowed)
+def mean_of_heads(capture: LayerCapture, left_out: tuple[int, ...] = (), heads: range | None = None) -> Square:
+    """[Q, K] mean pattern of these heads (None = all) of a layer, sinks removed from each before it enters the mean."""
+    queries, heads = len(capture.allowed), heads or range(capture.heads)
     mean = np.zeros((queries, len(capture.seen_by)))
     for start in range(0, queries, _ROWS):
         rows = slice(start, min(start + _ROWS, queries))
-        for head in range(capture.heads):
+        for head in heads:
             pattern = capture.pattern(head, rows)
             mean[rows] += without_sinks(pattern, left_out) if left_out else pattern
-    mean /= capture.heads
+    mean /= len(heads)
     return mean
 
 
@@ -139,6 +152,7 @@ def _info(request: AnalysisRequest, last: int, sinks: Sinks) -> tuple[str, ...]:
         f"Attention rollout from the embedding through layer {layer_name(request, last)} of {layer_name(request, 0)} "
         f"to {layer_name(request, len(trace.layers) - 1)} (Abnar & Zuidema 2020).",
         *_stack_lines(request),
+        *_channel_lines(request),
         "Row: a position after that layer; column: the token its content came from. Shares from 0 to 1; each row "
         "sums to 1.",
         "Each layer is the mean of its heads and the residual stream in equal parts, rows divided by their sum; layers "
@@ -162,6 +176,15 @@ def _stack_lines(request: AnalysisRequest) -> list[str]:
         "Source and target together: rows of the source are positions of the encoder, rows of the target positions of "
         "the decoder, whose cross layers take from the source in equal parts with what is there. Layers are taken in "
         "the order in which they work: the encoder's, then decoder 0, cross 0, decoder 1, cross 1 and so on."
+    ]
+
+
+def _channel_lines(request: AnalysisRequest) -> list[str]:
+    channels = _channels(request)
+    if channels == 1:
+        return []
+    return [
+        f"Each of the {channels} channels attends on its own and was rolled out on its own: shown is the mean of all."
     ]
 
 

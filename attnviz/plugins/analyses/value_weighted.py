@@ -27,7 +27,7 @@ from attnviz.hooks import (
     Want,
     hookimpl,
 )
-from attnviz.plugins.analyses.names import layer_name
+from attnviz.plugins.analyses.names import head_name, layer_name, of_channels
 from attnviz.plugins.analyses.padding import padding_line
 from attnviz.plugins.analyses.sinks import find_sinks
 
@@ -85,7 +85,9 @@ def _mean(capture: LayerCapture, norms: NDArray[np.float32], heads: range) -> ND
 def _info(
     request: AnalysisRequest, trace: Trace, layer: int, heads: range, norms: NDArray[np.float32]
 ) -> tuple[str, ...]:
-    subject = f"head {heads[0]}: nothing was averaged" if len(heads) == 1 else f"mean over its {len(heads)} heads"
+    subject = f"mean over its {len(heads)} heads{of_channels(request)}"
+    if len(heads) == 1:
+        subject = f"head {head_name(request, layer, heads[0])}: nothing was averaged"
     capture = trace.layer(layer)
     mask = "a query sees itself and earlier tokens" if capture.causal else "queries see later tokens as well"
     if capture.row_span != capture.column_span:

@@ -411,7 +411,8 @@ def _cards(seen: Sequence[Seen], captures: Mapping[int, LayerCapture], reading: 
         kind = "none" if index not in captures else "cross" if call.stack == CROSS else "full"
         heads = captures[index].heads if index in captures else 0
         kv_heads = call.kv_heads * reading.sequences if index in captures else 0
-        cards.append(LayerCard(index, kind, heads, kv_heads, stack=call.stack, number=number))
+        sequences = reading.sequences if index in captures else 1
+        cards.append(LayerCard(index, kind, heads, kv_heads, stack=call.stack, number=number, channels=sequences))
     return tuple(cards)
 
 
