@@ -305,9 +305,13 @@ def test_a_session_answers(answered):
 
 
 def test_every_analysis_of_a_session_has_a_result(answered):
+    """But that of a layer's states, of which no layer here has one for every token: it is refused in words."""
     session, done = answered.model.session, []
     for name in session.registry.analyses:
-        if session.check(session.analysis(name), answered.model.card) is None:
+        if name == "layer_gradient_x_activation":
+            with pytest.raises(Unavailable, match="has an encoder and a decoder"):
+                answered.analyze(name)
+        elif session.check(session.analysis(name), answered.model.card) is None:
             done.append(answered.analyze(name))
     assert len(done) > 5
     assert {finding.layers for finding in done} == {tuple(layer.name for layer in answered.model.card.layers)}
