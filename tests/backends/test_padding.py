@@ -22,7 +22,16 @@ from tests.backends.families import (
 BLANK = 4
 NUMBERS = {name for name in ENCODER_DECODERS if name.startswith("whisper")}  # read sound, which is not padded here
 ATTENDING = [name for name, family in FAMILIES.items() if family.attending and name not in NUMBERS]
-COUNTING = ["bart", "bart_base", "mbart", "marian", "pegasus", "blenderbot", "led", "pegasus_x"]  # padding takes positions
+COUNTING = [
+    "bart",
+    "bart_base",
+    "mbart",
+    "marian",
+    "pegasus",
+    "blenderbot",
+    "led",
+    "pegasus_x",
+]  # padding takes positions
 CASES = [(name, side) for name in ATTENDING for side in ("left", "right") if side == "right" or name not in COUNTING]
 
 
