@@ -8,6 +8,7 @@ import pytest
 from attnviz.hooks import BadInput, Want
 from attnviz.plugins.analyses.rollout import mean_of_heads, with_residual
 from tests.attribution.asking import COUNT, PROMPT, answer, random_run
+from tests.backends.families import random_tokens
 
 ROWS = slice(PROMPT - 1, COUNT - 1)
 
@@ -89,3 +90,20 @@ def test_value_norms_weigh_the_weights(models):
     np.testing.assert_array_equal(kept.scores[:, 1:], result.scores[:, 1:])
     assert not kept.scores[:, 0].any()
     assert any("stay as they are" in line for line in kept.info)
+
+
+def test_what_a_learned_sink_takes_is_said(models):
+    result = answer("attention", models("gpt_oss"))
+    assert (result.scores.sum(1) < 0.999).all()
+    assert any("learned sink, which is no token" in line for line in result.info)
+    assert not any("learned sink" in line for line in answer("attention", models("llama")).info)
+
+
+def test_a_layer_of_the_encoder_has_no_rows_for_a_target(models):
+    tokens = random_tokens(models("bart").module())
+    start = tokens.decoder_from + 1
+    with pytest.raises(BadInput, match="Layer encoder 0: expected rows for these targets"):
+        answer("attention", models("bart"), tokens, start, layer=0)
+    result = answer("attention", models("bart"), tokens, start)
+    np.testing.assert_allclose(result.scores[:, : start - 1].sum(1), 1, atol=1e-5)  # the source
+    np.testing.assert_allclose(result.scores[:, start - 1 :].sum(1), 1, atol=1e-5)  # the target so far

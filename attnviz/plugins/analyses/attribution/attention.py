@@ -101,9 +101,8 @@ def _layers(request: AnalysisRequest, question: Question) -> list[int]:
         if capture is not None and capture.row_span[0] <= first and last < capture.row_span[1]:
             found.append(index)
     if not found:
-        raise BadInput(
-            f"Layer {layer_name(request, int(asked))} has no rows for these targets: they are the decoder's."
-        )
+        where = "No layer with attention" if asked == "mean" else f"Layer {layer_name(request, int(asked))}"
+        raise BadInput(f"{where}: expected rows for these targets, which are the decoder's, got none.")
     return found
 
 
@@ -149,6 +148,8 @@ def _info(request: AnalysisRequest, read: str, sinks: Sinks) -> tuple[str, ...]:
     if request.params["exclude_sinks"]:
         rest = "stay as they are" if request.params["reading"] == "value_norm" else "are divided by what remains"
         treated = f"Left out: {sinks.left_out()}; the other numbers of a row {rest}."
+    if any(capture is not None and capture.sinks is not None for capture in request.trace.layers):
+        treated += " A learned sink, which is no token, takes a share of each row: included rows sum to less than 1."
     precision = f"Computed from what was captured in {request.trace.precision}."
     return (f"{read}, in the row that predicts each target.", sinks.describe(), treated, precision)
 
