@@ -49,6 +49,11 @@ def refuse_if_counted(module: torch.nn.Module, runner: Runner, vocabulary: int, 
     )
     alone, behind = (_output(module, runner, given) for given in (few, row))
     apart = float((behind[-len(alone) :] - alone).abs().max())
+    if np.isnan(apart):
+        raise BadInput(
+            f"{type(module).__name__} gives no number for a text behind padding in {str(alone.dtype)[6:]}: put the "
+            "padding behind the text, give the text alone, or load the model in float32."
+        )
     if not apart <= tolerance(alone.dtype) * max(1.0, float(alone.abs().max())):
         raise BadInput(
             f"{type(module).__name__} counts padding before a text as positions, so that it reads another text: put "
