@@ -15,7 +15,7 @@ test *arguments:
 test-slow:
     python -m pytest -m slow
 
-# against Inseq itself, in an environment with requirements-oracles.txt
+# against Inseq and Captum themselves, in an environment with requirements-oracles.txt
 oracles:
     python -m pytest -m oracles
 
