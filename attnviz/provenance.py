@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from attnviz.types import ModelCard, Result, Run, Tokens, to_jsonable
+from attnviz.types import ModelCard, Reference, Result, Run, Tokens, to_jsonable
 
 LIBRARIES = ("attnviz", "numpy", "torch", "transformers")
 
@@ -62,11 +62,19 @@ def array_digest(array: NDArray[Any]) -> bytes:
     return hashlib.sha256(head + _bytes(array)).digest()
 
 
+def reference_digest(reference: Reference) -> bytes:
+    """SHA-256 over the inputs, and the outcomes where they are known."""
+    outcomes = b"" if reference.outcomes is None else array_digest(reference.outcomes)
+    return hashlib.sha256(array_digest(reference.inputs) + outcomes).digest()
+
+
 def _beside_ids(tokens: Tokens) -> dict[str, Any]:
     """What else decides what the model reads; empty for a plain text."""
     found: dict[str, Any] = {}
     if tokens.values is not None:
         found["values"] = array_digest(tokens.values).hex()
+    if tokens.reference is not None:
+        found["reference"] = reference_digest(tokens.reference).hex()
     if tokens.padding is not None:
         found["padding"] = array_digest(tokens.padding).hex()
     if tokens.decoder_from is not None:

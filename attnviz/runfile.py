@@ -22,6 +22,7 @@ from attnviz.types import (
     LayerCard,
     ModelCard,
     ModelSpec,
+    Reference,
     Run,
     Sampling,
     Segment,
@@ -58,8 +59,13 @@ def write_run(path: Path, saved: SavedRun) -> None:
     }
     tokens = header["run"]["tokens"]
     arrays = {f"tokens.{name}": np.asarray(getattr(saved.run.tokens, name)) for name in ("ids", "offsets", "special")}
-    for name in ("ids", "offsets", "special", "values", "padding"):
+    for name in ("ids", "offsets", "special", "values", "padding", "reference"):
         del tokens[name]
+    reference = saved.run.tokens.reference
+    if reference is not None:
+        arrays["tokens.reference.inputs"] = np.asarray(reference.inputs)
+        if reference.outcomes is not None:
+            arrays["tokens.reference.outcomes"] = np.asarray(reference.outcomes)
     if saved.run.tokens.padding is not None:
         arrays["tokens.padding"] = np.asarray(saved.run.tokens.padding)
     if saved.run.tokens.values is not None:
@@ -126,12 +132,18 @@ def _run(data: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> Run:
             values=arrays.get("tokens.values"),
             decoder_from=tokens.get("decoder_from"),
             padding=arrays.get("tokens.padding"),
+            reference=_reference(arrays),
         ),
         generated_from=data["generated_from"],
         sampling=None if sampling is None else Sampling(**{**sampling, "stop": tuple(sampling.get("stop", ()))}),
         category=data["category"],
         ended=data.get("ended", ""),
     )
+
+
+def _reference(arrays: Mapping[str, NDArray[Any]]) -> Reference | None:
+    inputs = arrays.get("tokens.reference.inputs")
+    return None if inputs is None else Reference(inputs, arrays.get("tokens.reference.outcomes"))
 
 
 def _card(data: Mapping[str, Any]) -> ModelCard:

@@ -42,6 +42,7 @@ from attnviz.hooks import (
     Param,
     ReadsIds,
     ReadsNumbers,
+    Reference,
     Renderer,
     Result,
     Run,
@@ -52,7 +53,7 @@ from attnviz.hooks import (
     View,
     Want,
 )
-from attnviz.provenance import array_digest, provenance
+from attnviz.provenance import array_digest, provenance, reference_digest
 from attnviz.registry import Failure, Registry
 from attnviz.runfile import SavedRun, read_run, write_run
 
@@ -609,12 +610,14 @@ class LoadedModel:
         messages: Sequence[Message] | None = None,
         array: NDArray[Any] | None = None,
         names: Sequence[str] | None = None,
+        reference: Reference | None = None,
         ids: Sequence[int] | None = None,
         attention_mask: Sequence[int] | None = None,
         category: str = "",
     ) -> TracedRun:
         """A run of the prompt, of one input of a model that reads numbers (in the model's own axes), or of token ids.
 
+        reference: other inputs of the same shape as the array, for analyses that compare it with what is usual.
         ids may be a row of a batch; `attention_mask` is 0 for its padding, left or right. The forward pass happens when
         something first needs it.
 
@@ -625,8 +628,9 @@ class LoadedModel:
             if attention_mask is not None:
                 raise BadInput("attention_mask: expected together with ids, got none.")
             tokens = self.tokenize(text, messages=messages, array=array, names=names)
+            tokens = tokens if reference is None else dataclasses.replace(tokens, reference=reference)
         else:
-            if text is not None or messages is not None or array is not None:
+            if text is not None or messages is not None or array is not None or reference is not None:
                 raise BadInput("Expected either ids or a prompt, got both.")
             tokens = self._tokens_of(ids, attention_mask)
         return self.session.start(self, tokens, category=category)
@@ -819,7 +823,8 @@ def _ids_key(run: Run) -> tuple[Any, ...]:
 def _run_key(run: Run) -> tuple[Any, ...]:
     """What a finding depends on or shows of a run: one model under two names, or two texts of equal ids, are two."""
     tokens = run.tokens
-    return (*_ids_key(run), run.model, tokens.text, tokens.labels, tokens.segments, run.generated_from)
+    beside = None if tokens.reference is None else reference_digest(tokens.reference)
+    return (*_ids_key(run), run.model, tokens.text, tokens.labels, tokens.segments, run.generated_from, beside)
 
 
 def _finding_bytes(finding: Finding) -> int:

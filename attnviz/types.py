@@ -34,11 +34,13 @@ __all__ = [
     "LiveRow",
     "ModelCard",
     "ModelSpec",
+    "Reference",
     "Result",
     "Run",
     "Sampling",
     "Segment",
     "SelfCheck",
+    "SensorImportance",
     "Span",
     "Table",
     "TokenMatrix",
@@ -169,6 +171,30 @@ class Span:
 
 
 @dataclass(frozen=True)
+class Reference:
+    """Other inputs of a model that reads numbers: they say what is usual, and how well the model predicts.
+
+    inputs    [N, ...] in the axes of one input behind the first, such as [N, time, sensor]
+    outcomes  [N, O] what was measured where the model predicts O numbers, NaN = not measured; None = not known
+    """
+
+    inputs: Floats
+    outcomes: Floats | None = None
+
+    def __post_init__(self) -> None:
+        if self.inputs.ndim < 2 or not self.inputs.size:
+            expected = "[N, ...], the axes of one input behind the first"
+            raise ShapeError("Reference.inputs", expected, list(self.inputs.shape))
+        if not np.isfinite(self.inputs).all():
+            place = np.argwhere(~np.isfinite(self.inputs))[0].tolist()
+            raise BadInput(f"Reference.inputs: expected finite numbers, got {self.inputs[tuple(place)]} at {place}.")
+        object.__setattr__(self, "inputs", _read_only(self.inputs))
+        if self.outcomes is not None:
+            _need("Reference.outcomes", self.outcomes, (len(self.inputs), None))
+            object.__setattr__(self, "outcomes", _read_only(self.outcomes))
+
+
+@dataclass(frozen=True)
 class Tokens:
     """A tokenised prompt. Tokens are keyed by position and id, never by decoded text.
 
@@ -181,6 +207,7 @@ class Tokens:
     decoder_from  index of the first token that the decoder reads, of a model with encoder and decoder; else None
     padding  [T] True for tokens that only fill up a row of a batch: nothing attends to them, they attend to nothing;
              None = there are none
+    reference  other inputs to compare `values` with, of a model that reads numbers; the model does not read them
     """
 
     ids: Ints
@@ -192,6 +219,7 @@ class Tokens:
     values: Floats | None = None
     decoder_from: int | None = None
     padding: Bools | None = None
+    reference: Reference | None = None
 
     def __post_init__(self) -> None:
         count = len(self.labels)
@@ -207,6 +235,10 @@ class Tokens:
             object.__setattr__(self, name, _read_only(getattr(self, name)))
         if self.values is not None:
             object.__setattr__(self, "values", _read_only(self.values))
+        if self.reference is not None:
+            given = "none" if self.values is None else list(self.values.shape)
+            if self.values is None or self.reference.inputs.shape[1:] != self.values.shape:
+                raise ShapeError("Tokens.reference", f"[N, ...] of values {given}", list(self.reference.inputs.shape))
         if self.padding is not None:
             _need("Tokens.padding", self.padding, (count,))
             if count and self.padding.all():
@@ -824,6 +856,93 @@ class LensTable(Result):
 
 
 @dataclass(frozen=True, kw_only=True)
+class SensorImportance(Result):
+    """How much the predictions of a model rest on each sensor, by several methods beside each other.
+
+    An array is NaN throughout where a method says nothing of this model, with the reason in `absent`.
+
+    sensors           S names
+    outputs           O names of the predicted numbers that were explained
+    inputs            how many inputs the numbers are means over
+    attention         [S] corrected received attention, 1.0 = as much as a uniform head would give
+    null, null_sd     [S] the same of inputs whose time steps are shuffled: mean and standard deviation over shuffles
+    occlusion         [S] mean absolute change of the outputs when a sensor's values are replaced by their usual mean
+    gradient_x_input  [S] mean |Σ_t gradient · (value − usual mean)|
+    integrated_gradients  [S] the same with the mean gradient on the straight way from the usual mean to the value
+    occlusion_outputs [O, S] occlusion of each output alone
+    windows           [W, 2] first time step of each window and the one behind its last
+    occlusion_windows, gradient_windows  [W, S] as above, only the steps of a window replaced or summed
+    weights           [S, S] attention, mean over layers and heads: row = sensor that looks, column = looked at; None
+                      where tokens are no sensors
+    rank_correlation  "attention_occlusion" -> Spearman's ρ; NaN where there is nothing to order
+    fit               [O] R² of the predictions over the outcomes that were given; None = none were
+    units             field -> unit
+    absent            field -> why it is missing
+    trusted           the method to rank by, or "" where none is to be believed
+    verdict           that in a sentence, and why
+    """
+
+    kind: ClassVar[str] = "sensor_importance"
+    METHODS: ClassVar[tuple[str, ...]] = ("occlusion", "integrated_gradients", "gradient_x_input", "attention")
+    sensors: tuple[str, ...]
+    outputs: tuple[str, ...]
+    inputs: int
+    attention: Floats
+    null: Floats
+    null_sd: Floats
+    occlusion: Floats
+    gradient_x_input: Floats
+    integrated_gradients: Floats
+    occlusion_outputs: Floats
+    windows: Ints
+    occlusion_windows: Floats
+    gradient_windows: Floats
+    rank_correlation: Mapping[str, float]
+    units: Mapping[str, str]
+    verdict: str
+    trusted: str = ""
+    weights: Floats | None = None
+    fit: Floats | None = None
+    absent: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        sensors, outputs = len(self.sensors), len(self.outputs)
+        if not sensors or not outputs:
+            raise BadInput(f"SensorImportance: expected sensors and outputs, got {sensors} and {outputs}.")
+        for name in (*self.METHODS, "null", "null_sd"):
+            _need(f"SensorImportance.{name}", getattr(self, name), (sensors,))
+        _need("SensorImportance.occlusion_outputs", self.occlusion_outputs, (outputs, sensors))
+        _need("SensorImportance.windows", self.windows, (None, 2))
+        for name in ("occlusion_windows", "gradient_windows"):
+            _need(f"SensorImportance.{name}", getattr(self, name), (len(self.windows), sensors))
+        if self.weights is not None:
+            _need("SensorImportance.weights", self.weights, (sensors, sensors))
+        if self.fit is not None:
+            _need("SensorImportance.fit", self.fit, (outputs,))
+        if self.trusted and self.trusted not in self.METHODS:
+            raise BadInput(
+                f"SensorImportance.trusted: expected one of {', '.join(self.METHODS)}, or none; got {self.trusted!r}."
+            )
+        for name in self.METHODS:
+            if name not in self.units:
+                raise BadInput(f"SensorImportance.units: no unit for {name!r}.")
+            if name not in self.absent and np.isnan(getattr(self, name)).all():
+                raise BadInput(f"SensorImportance.{name}: every number is missing, and absent does not say why.")
+
+    def ranked(self, method: str) -> tuple[tuple[str, float], ...]:
+        """(sensor, number), the largest first; sensors without a number are left out.
+
+        Raises:
+            BadInput: no such method.
+        """
+        if method not in self.METHODS:
+            raise BadInput(f"Unknown method {method!r}. Known: {', '.join(self.METHODS)}.")
+        values = getattr(self, method)
+        order = np.argsort(-values, kind="stable")
+        return tuple((self.sensors[i], float(values[i])) for i in order if np.isfinite(values[i]))
+
+
+@dataclass(frozen=True, kw_only=True)
 class Table(Result):
     """Rows of plain values under named columns. A cell is text, a number, or None."""
 
@@ -839,7 +958,7 @@ class Table(Result):
 
 def result_types() -> Mapping[str, type[Result]]:
     """kind -> class, of the closed set."""
-    kinds = (AttentionPattern, HeadScores, TokenScores, TokenMatrix, Attribution, LensTable, Table)
+    kinds = (AttentionPattern, HeadScores, TokenScores, TokenMatrix, Attribution, LensTable, SensorImportance, Table)
     return MappingProxyType({cls.kind: cls for cls in kinds})
 
 
@@ -950,6 +1069,8 @@ def _restore(annotation: Any, name: str, value: Any) -> Any:
         return np.asarray(value, np.uint8)
     if text.startswith("Mapping") and "Floats" in text:
         return {k: _floats(v) for k, v in value.items()}
+    if text == "Mapping[str, float]":
+        return {k: _number(v) for k, v in value.items()}
     if text.startswith("Mapping") and "tuple" in text:
         return {k: tuple(v) for k, v in value.items()}
     if "Floats" in text:

@@ -7,7 +7,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from attnviz.errors import BadInput
-from attnviz.hooks import ModelSpec, Run, Sampling, Segment
+from attnviz.hooks import ModelSpec, Reference, Run, Sampling, Segment
 from attnviz.runfile import SavedRun, read_run, write_run
 from attnviz.testing import FakeModel, random_trace
 
@@ -52,6 +52,15 @@ def test_what_is_read_is_what_was_written(saved, tmp_path):
     found = read_run(tmp_path / "run.safetensors")
     same(saved, found)
     np.testing.assert_array_equal(found.trace.attention(1, 3), saved.trace.attention(1, 3))
+
+
+@pytest.mark.parametrize("outcomes", [None, np.array([[1.0, np.nan]] * 5)])
+def test_numbers_and_what_they_are_compared_with_are_kept(saved, tmp_path, outcomes):
+    values, inputs = np.random.default_rng(0).normal(size=(4, 3)), np.random.default_rng(1).normal(size=(5, 4, 3))
+    tokens = dataclasses.replace(saved.run.tokens, values=values, reference=Reference(inputs, outcomes))
+    saved = dataclasses.replace(saved, run=dataclasses.replace(saved.run, tokens=tokens))
+    write_run(tmp_path / "run.safetensors", saved)
+    same(saved, read_run(tmp_path / "run.safetensors"))
 
 
 def test_what_is_no_run_is_refused(saved, tmp_path):

@@ -14,11 +14,13 @@ from attnviz.testing import (
     random_trace,
     sample_finding,
     sample_findings,
+    sample_tokens,
     visibility,
 )
 from attnviz.types import (
     HeadScores,
     LayerCapture,
+    Reference,
     Segment,
     Table,
     TokenMatrix,
@@ -203,6 +205,49 @@ def test_lens_tables_refuse(change):
     table = sample_finding("lens_table").result
     with pytest.raises(ShapeError, match=f"LensTable.{change}: expected shape"):
         dataclasses.replace(table, **{change: np.zeros((1, 1, 1, 1))})
+
+
+@pytest.mark.parametrize("change", ["attention", "null", "occlusion", "occlusion_outputs", "gradient_windows", "fit"])
+def test_sensor_importance_refuses_other_shapes(change):
+    found = sample_finding("sensor_importance").result
+    with pytest.raises(ShapeError, match=f"SensorImportance.{change}: expected shape"):
+        dataclasses.replace(found, **{change: np.zeros((1, 1, 1))})
+
+
+def test_sensor_importance_needs_a_reason_for_what_is_missing():
+    found = sample_finding("sensor_importance").result
+    with pytest.raises(BadInput, match="integrated_gradients: every number is missing, and absent does not say why"):
+        dataclasses.replace(found, absent={})
+    with pytest.raises(BadInput, match="no unit for 'integrated_gradients'"):
+        dataclasses.replace(found, units={"occlusion": "m"})
+    with pytest.raises(BadInput, match=r"expected one of occlusion, .* got 'guess'"):
+        dataclasses.replace(found, trusted="guess")
+
+
+def test_sensors_are_ranked_from_the_largest_and_those_without_a_number_left_out():
+    found = dataclasses.replace(sample_finding("sensor_importance").result, sensors=("a", "b", "c"))
+    assert found.ranked("occlusion") == (("b", 2.0), ("a", 0.5), ("c", 0.0))
+    assert found.ranked("integrated_gradients") == ()
+    with pytest.raises(BadInput, match="Unknown method 'guess'"):
+        found.ranked("guess")
+
+
+def test_a_reference_fits_the_values_it_is_given_with():
+    values = np.zeros((4, 3), np.float32)
+    tokens = dataclasses.replace(sample_tokens(), values=values)
+    found = dataclasses.replace(tokens, reference=Reference(np.zeros((7, 4, 3)), np.zeros((7, 2)))).reference
+    assert not found.inputs.flags.writeable
+    for reference, words in (
+        (np.zeros((7, 4, 2)), r"Tokens.reference: expected shape \[N, ...\] of values \[4, 3\], got \[7, 4, 2\]"),
+        (np.zeros((0, 4, 3)), r"Reference.inputs: expected shape .*, got \[0, 4, 3\]"),
+        (np.full((1, 4, 3), np.nan), r"Reference.inputs: expected finite numbers, got nan at \[0, 0, 0\]"),
+    ):
+        with pytest.raises(BadInput, match=words):
+            dataclasses.replace(tokens, reference=Reference(reference))
+    with pytest.raises(ShapeError, match=r"Reference.outcomes: expected shape \[7, any\], got \[6, 2\]"):
+        Reference(np.zeros((7, 4, 3)), np.zeros((6, 2)))
+    with pytest.raises(ShapeError, match="of values none"):
+        dataclasses.replace(sample_tokens(), reference=Reference(np.zeros((7, 4, 3))))
 
 
 def test_patterns_refuse_all_heads_of_another_shape():

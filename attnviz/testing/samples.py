@@ -22,6 +22,7 @@ from attnviz.hooks import (
     Result,
     Run,
     Segment,
+    SensorImportance,
     Span,
     Table,
     TokenMatrix,
@@ -263,6 +264,40 @@ def _table() -> Result:
     return Table(columns=("text", HOSTILE[1], "value"), rows=rows, info=(HOSTILE[2],))
 
 
+def _sensors() -> Result:
+    count = 3
+    numbers = np.array([0.5, 2.0, 0.0], np.float32)
+    return SensorImportance(
+        sensors=(HOSTILE[0], HOSTILE[2], "\"'&,=1+1"),
+        outputs=(HOSTILE[1], "日本"),
+        inputs=4,
+        attention=np.array([0.5, 1.5, 1.0], np.float32),
+        null=np.array([0.75, 1.25, 1.0], np.float32),
+        null_sd=np.array([0.125, 0.25, 0.0], np.float32),
+        occlusion=numbers,
+        gradient_x_input=numbers / 2,
+        integrated_gradients=np.full(count, np.nan, np.float32),
+        occlusion_outputs=np.stack([numbers, numbers * 2]),
+        windows=np.array([[0, 4], [4, 8]]),
+        occlusion_windows=np.array([[0.25, 1.0, 0.0], [0.5, 1.5, np.nan]], np.float32),
+        gradient_windows=np.array([[0.25, 0.5, 0.0], [0.0, 0.5, 0.125]], np.float32),
+        weights=np.array([[0.5, 0.25, 0.25], [0.0, 1.0, 0.0], [0.25, 0.25, 0.5]], np.float32),
+        rank_correlation={"attention_occlusion": 0.5, "attention_integrated_gradients": float("nan")},
+        fit=np.array([0.875, np.nan], np.float32),
+        units={
+            "attention": "times uniform",
+            "occlusion": HOSTILE[0],
+            "gradient_x_input": "unit of the outputs",
+            "integrated_gradients": "unit of the outputs",
+        },
+        absent={"integrated_gradients": HOSTILE[1]},
+        trusted="occlusion",
+        verdict=f"Rank by occlusion. {HOSTILE[0]}",
+        info=("Mean over 4 inputs.", HOSTILE[0]),
+        warnings=(HOSTILE[1],),
+    )
+
+
 _MAKERS: dict[str, Callable[[], Result]] = {
     "attention_pattern": _pattern,
     "head_scores": _heads,
@@ -270,6 +305,7 @@ _MAKERS: dict[str, Callable[[], Result]] = {
     "token_matrix": _matrix,
     "attribution": _attribution,
     "lens_table": _lens,
+    "sensor_importance": _sensors,
     "table": _table,
 }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -16,6 +17,7 @@ from attnviz.hooks import (
     Result,
     Segment,
     SelfCheck,
+    SensorImportance,
     Span,
     Table,
     TokenMatrix,
@@ -293,6 +295,45 @@ def sample_table() -> Finding:
     )
 
 
+def sample_sensors(sensors: int = 8, steps: int = 32) -> Finding:
+    rng = np.random.default_rng(5)
+    names = tuple(("fuel_flow", "</script>", "日本 $x$", "=1+1")[i] if i < 4 else f"sensor {i}" for i in range(sensors))
+    strength = rng.gamma(1.0, 1.0, sensors).astype(np.float32)
+    windows = np.stack([np.arange(0, steps, 8), np.arange(8, steps + 8, 8)], axis=1)
+    shares = rng.dirichlet(np.ones(len(windows)), sensors).T.astype(np.float32)
+    weights = rng.dirichlet(np.ones(sensors), sensors).astype(np.float32)
+    result = SensorImportance(
+        sensors=names,
+        outputs=("nox_emission",),
+        inputs=16,
+        attention=weights.sum(axis=0),
+        null=np.ones(sensors, np.float32),
+        null_sd=np.full(sensors, 0.125, np.float32),
+        occlusion=strength,
+        gradient_x_input=strength * 0.875,
+        integrated_gradients=strength * 0.9375,
+        occlusion_outputs=strength[None],
+        windows=windows,
+        occlusion_windows=shares * strength,
+        gradient_windows=shares * strength / 2,
+        weights=weights,
+        rank_correlation={"attention_occlusion": 0.25, "integrated_gradients_occlusion": 1.0},
+        fit=np.array([0.925], np.float32),
+        units={
+            "attention": "times uniform",
+            "occlusion": "unit of the output",
+            "gradient_x_input": "unit of the output",
+            "integrated_gradients": "unit of the output",
+        },
+        trusted="occlusion",
+        verdict="Rank by occlusion; integrated gradients agree.",
+        info=("Means over 16 inputs.",),
+        warnings=("For interpretation by people.",),
+    )
+    tokens = dataclasses.replace(make_tokens(names), values=rng.normal(size=(steps, sensors)).astype(np.float32))
+    return finding(result, tokens)
+
+
 SAMPLES: dict[str, Callable[[], Finding]] = {
     "attention_pattern": sample_attention,
     "head_scores": sample_heads,
@@ -300,5 +341,6 @@ SAMPLES: dict[str, Callable[[], Finding]] = {
     "token_matrix": sample_matrix,
     "attribution": sample_attribution,
     "lens_table": sample_lens,
+    "sensor_importance": sample_sensors,
     "table": sample_table,
 }

@@ -281,7 +281,7 @@ def test_pictures_touch_no_global_figure_list() -> None:
 def test_long_axes_keep_their_strongest_cells() -> None:
     values = np.zeros((3000, 10))
     values[1777, 4], values[5, 5] = 1, -2
-    pooled = picture._pooled(values)
+    pooled = picture.pooled(values)
     assert pooled.shape == (1200, 10)
     assert pooled.max() == 1
     assert pooled.min() == -2

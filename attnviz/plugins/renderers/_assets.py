@@ -20,6 +20,7 @@ from attnviz.hooks import (
     HeadScores,
     LensTable,
     Result,
+    SensorImportance,
     ShapeError,
     Span,
     Table,
@@ -34,6 +35,7 @@ ALL_RESULTS: tuple[type[Result], ...] = (
     TokenMatrix,
     Attribution,
     LensTable,
+    SensorImportance,
     Table,
 )
 

@@ -15,6 +15,7 @@ from attnviz.hooks import (
     Finding,
     HeadScores,
     LensTable,
+    SensorImportance,
     Table,
     TokenMatrix,
     TokenScores,
@@ -53,6 +54,8 @@ def table(finding: Finding) -> tuple[tuple[str, ...], Rows]:
         return _attribution_columns(result), _attribution_rows(checked_attribution(finding))
     if isinstance(result, LensTable):
         return _LENS_COLUMNS, _lens_rows(finding, result)
+    if isinstance(result, SensorImportance):
+        return _sensor_columns(result), _sensor_rows(result)
     if isinstance(result, Table):
         return result.columns, iter(result.rows)
     raise BadInput(f"No table for a result of kind {result.kind!r}.")
@@ -156,3 +159,21 @@ def _lens_rows(finding: Finding, lens: LensTable) -> Rows:
                 *(number(lens.entropy[s, p]), number(lens.kl_model_lens[s, p])),
                 *wanted,
             )
+
+
+def _sensor_columns(result: SensorImportance) -> tuple[str, ...]:
+    methods = (f"{name.replace('_', ' ')} [{result.units[name]}]" for name in result.METHODS)
+    return ("sensor", "from step", "to step", *methods, "attention of shuffled input", "its standard deviation")
+
+
+def _sensor_rows(result: SensorImportance) -> Rows:
+    """Every sensor over the whole input, then every sensor in each window of time."""
+    null = (result.null, result.null_sd)
+    for i, sensor in enumerate(result.sensors):
+        whole = (getattr(result, name) for name in result.METHODS)
+        yield sensor, None, None, *(number(values[i]) for values in (*whole, *null))
+    for w, (start, stop) in enumerate(result.windows.tolist()):
+        for i, sensor in enumerate(result.sensors):
+            within = {"occlusion": result.occlusion_windows, "gradient_x_input": result.gradient_windows}
+            numbers = (number(within[name][w, i]) if name in within else None for name in result.METHODS)
+            yield sensor, start, stop - 1, *numbers, None, None

@@ -10,9 +10,8 @@ import io
 import textwrap
 import threading
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -28,6 +27,7 @@ from attnviz.hooks import (
     LensTable,
     Renderer,
     Result,
+    SensorImportance,
     Table,
     TokenMatrix,
     TokenScores,
@@ -35,7 +35,24 @@ from attnviz.hooks import (
     hookimpl,
     to_jsonable,
 )
+from attnviz.plugins.renderers import sensor_picture
 from attnviz.plugins.renderers._assets import ALL_RESULTS, boundary, generated_from, need_tokens, token_spans
+from attnviz.plugins.renderers._canvas import (
+    ACCENT,
+    DIVERGING,
+    DPI,
+    FAINT,
+    INK,
+    LABELLED,
+    SEQUENTIAL,
+    Drawing,
+    arrange,
+    colour_bar,
+    colours_of,
+    edge,
+    name_axis,
+    pooled,
+)
 from attnviz.plugins.renderers._labels import LEARNED_SINK, layer_names, layer_title, short, visible
 from attnviz.plugins.renderers.attention_grid import starting_scale
 from attnviz.plugins.renderers.attribution_text import checked as checked_attribution
@@ -45,17 +62,9 @@ from attnviz.plugins.renderers.token_matrix import checked as checked_matrix
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.colors import Colormap
     from matplotlib.figure import Figure, SubFigure
 
-SEQUENTIAL = ("#ffffff", "#fee8b2", "#f9a14c", "#cb3e34", "#600e46")
-DIVERGING = ("#08408c", "#5ca0d6", "#fafafa", "#f6a45a", "#9e3e06")
-INK, FAINT, ACCENT = "#1c2430", "#566172", "#1f6feb"
-
-_DPI = 150
-_LABELLED = 40  # axes with more tokens get positions instead of texts
 _TABLE_ROWS = 40
-_LONGEST_AXIS = 1200  # cells; longer axes are pooled so that thin lines survive
 _STYLE = {
     "text.parse_math": False,
     "svg.hashsalt": "attnviz",
@@ -87,15 +96,6 @@ _FONTS = (
     "Symbola",
 )
 _drawing = threading.Lock()  # matplotlib's settings and Python's warning filters belong to the whole process
-
-
-@dataclass(frozen=True)
-class _Drawing:
-    """Size of the picture proper in inches, and what fills it."""
-
-    width: float
-    height: float
-    fill: Callable[[SubFigure], None]
 
 
 @contextmanager
@@ -137,7 +137,7 @@ def _figure(finding: Finding) -> Figure:
     lines = [line for text in _notes(finding) for line in textwrap.wrap(text, columns)]
     title = textwrap.wrap(visible(finding.title), int(drawing.width * 10))
     head, foot = 0.15 + 0.22 * len(title), 0.2 + 0.145 * len(lines)
-    figure = Figure(figsize=(drawing.width, head + drawing.height + foot), dpi=_DPI)
+    figure = Figure(figsize=(drawing.width, head + drawing.height + foot), dpi=DPI)
     FigureCanvasAgg(figure)  # measures texts; the canvas of the file comes later
     parts: Any = figure.subfigures(3, 1, height_ratios=[head, drawing.height, foot])
     top, middle, bottom = parts
@@ -171,14 +171,15 @@ def _gaps(finding: Finding) -> list[str]:
     return [f"{largest}; {int((gaps > accepted).sum())} of {len(gaps)} targets are not within {accepted:g}."]
 
 
-def _drawing_of(finding: Finding) -> _Drawing:
-    draw: dict[type[Result], Callable[[Finding, Any], _Drawing]] = {
+def _drawing_of(finding: Finding) -> Drawing:
+    draw: dict[type[Result], Callable[[Finding, Any], Drawing]] = {
         AttentionPattern: _attention,
         HeadScores: _heads,
         TokenScores: _tokens,
         TokenMatrix: _matrix,
         Attribution: _attribution,
         LensTable: _lens,
+        SensorImportance: sensor_picture.draw,
         Table: _table,
     }
     if type(finding.result) not in draw:
@@ -186,90 +187,10 @@ def _drawing_of(finding: Finding) -> _Drawing:
     return draw[type(finding.result)](finding, finding.result)
 
 
-# --------------------------------------------------------------------------------------------- shared pieces
-
-
-def _colours(name: str, stops: Sequence[str]) -> Colormap:
-    from matplotlib.colors import LinearSegmentedColormap
-
-    return LinearSegmentedColormap.from_list(name, list(stops)).with_extremes(bad="#e3e6eb")
-
-
-def _pooled(values: NDArray[Any]) -> NDArray[Any]:
-    """Axes longer than the picture can show, reduced to the strongest value of each block."""
-    for axis in (0, 1):
-        if values.shape[axis] > _LONGEST_AXIS:
-            starts = np.linspace(0, values.shape[axis], _LONGEST_AXIS + 1).astype(int)[:-1]
-            high = np.maximum.reduceat(values, starts, axis=axis)
-            low = np.minimum.reduceat(values, starts, axis=axis)
-            values = np.where(-low > high, low, high)
-    return values
-
-
-def _name_axis(axes: Axes, which: str, labels: Sequence[str], start: int = 0) -> None:
-    """Token texts where there is room for them, else positions, from `start` on."""
-    axis = axes.xaxis if which == "x" else axes.yaxis
-    if len(labels) <= _LABELLED:
-        axis.set_ticks(range(start, start + len(labels)), [short(label) for label in labels])
-        axes.tick_params(axis=which, labelrotation=90 if which == "x" else 0, labelsize=7.5, length=2)  # type: ignore[arg-type]
-    else:
-        axes.tick_params(axis=which, labelsize=7.5, length=2)  # type: ignore[arg-type]
-
-
-def _edge(count: int) -> float:
-    """Inches for an axis of `count` cells."""
-    return float(np.clip(0.16 * count, 1.6, 6.0))
-
-
-def _bar(
-    panel: SubFigure, image: Any, axes: Axes, label: str, ticks: Mapping[float, str] | None = None, left: float = 1.02
-) -> None:
-    """A colour bar beside the axes, from `left` on in units of their width."""
-    bar = panel.colorbar(image, cax=axes.inset_axes((left, 0.0, 0.025, 1.0)))
-    bar.set_label(label)
-    if ticks:
-        bar.set_ticks(list(ticks), labels=list(ticks.values()), minor=False)
-        bar.ax.minorticks_off()
-    bar.outline.set_edgecolor("#9aa3b2")  # type: ignore[operator]
-    bar.ax.tick_params(labelsize=7.5)
-
-
-def _arrange(panel: SubFigure, grid: Sequence[Sequence[Axes]], widths: Sequence[float]) -> None:
-    """Put each Axes, with its labels and colour bar, into its cell of the grid.
-
-    Measured and set directly: the layout solver of matplotlib gives positions that differ in the last digits each time.
-    """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-
-    canvas = panel.figure.canvas
-    assert isinstance(canvas, FigureCanvasAgg)
-    renderer, gap = canvas.get_renderer(), 0.1 * _DPI
-    lefts = np.concatenate([[0.0], np.cumsum(widths)]) / sum(widths) * panel.bbox.width
-    height = panel.bbox.height / len(grid)
-    for row, line in enumerate(grid):
-        bottom = panel.bbox.height - (row + 1) * height
-        for column, axes in enumerate(line):
-            cell = (lefts[column] + gap, bottom + gap, lefts[column + 1] - gap, bottom + height - gap)
-            over = (0.0, 0.0, 0.0, 0.0)
-            for _ in range(3):  # labels and bars change a little with the size
-                x0, y0, x1, y1 = (edge + by for edge, by in zip(cell, over, strict=True))
-                axes.set_position(
-                    (
-                        x0 / panel.bbox.width,
-                        y0 / panel.bbox.height,
-                        max(x1 - x0, 1) / panel.bbox.width,
-                        max(y1 - y0, 1) / panel.bbox.height,
-                    )
-                )
-                whole, box = axes.get_tightbbox(renderer), axes.get_window_extent(renderer)
-                assert whole is not None
-                over = (box.x0 - whole.x0, box.y0 - whole.y0, box.x1 - whole.x1, box.y1 - whole.y1)
-
-
 # --------------------------------------------------------------------------------------------- one kind each
 
 
-def _attention(finding: Finding, result: AttentionPattern) -> _Drawing:
+def _attention(finding: Finding, result: AttentionPattern) -> Drawing:
     from matplotlib.colors import LogNorm, PowerNorm
 
     queries, keys = token_spans(finding, result)
@@ -277,11 +198,11 @@ def _attention(finding: Finding, result: AttentionPattern) -> _Drawing:
     logarithmic = starting_scale(finding, result) == "log10"
     norm = LogNorm(1e-4, 1, clip=True) if logarithmic else PowerNorm(0.5, 0, 1)
     scale = "log10 scale from 0.0001" if logarithmic else "√ scale"
-    colours = _colours("sequential", SEQUENTIAL)
-    width, height = _edge(len(keys)), _edge(len(queries))
+    colours = colours_of("sequential", SEQUENTIAL)
+    width, height = edge(len(keys)), edge(len(queries))
 
     def draw(axes: Axes, weights: NDArray[Any], columns: tuple[float, float]) -> Any:
-        shown = _pooled(weights.astype(np.float64))
+        shown = pooled(weights.astype(np.float64))
         shown = np.maximum(shown, 1e-9) if logarithmic else shown
         extent = (*columns, queries.stop - 0.5, queries.start - 0.5)
         return axes.imshow(shown, cmap=colours, norm=norm, extent=extent, aspect="auto", interpolation="nearest")
@@ -293,8 +214,8 @@ def _attention(finding: Finding, result: AttentionPattern) -> _Drawing:
         left.set_title(f"{layer_title(finding, result.layer)} · head {result.head}")
         left.set_xlabel("key")
         left.set_ylabel("query")
-        _name_axis(left, "x", labels[keys.start : keys.stop], keys.start)
-        _name_axis(left, "y", labels[queries.start : queries.stop], queries.start)
+        name_axis(left, "x", labels[keys.start : keys.stop], keys.start)
+        name_axis(left, "y", labels[queries.start : queries.stop], queries.start)
         for span, line in ((keys, left.axvline), (queries, left.axhline)):
             start = boundary(finding, span)
             if start is not None:
@@ -307,18 +228,18 @@ def _attention(finding: Finding, result: AttentionPattern) -> _Drawing:
             column.set_xticks([0], [LEARNED_SINK], rotation=90, size=7.5)
             beside += 0.06 + 0.2 / width
         ticks = {1e-4: "≤ 0.0001", 1e-3: "0.001", 1e-2: "0.01", 0.1: "0.1", 1.0: "1"} if logarithmic else None
-        _bar(panel, image, left, f"attention weight ({scale})", ticks, beside)
+        colour_bar(panel, image, left, f"attention weight ({scale})", ticks, beside)
         _all_heads(finding, result, right)
         for axes in (left, right):
             axes.set_anchor("N")
-        _arrange(panel, [[left, right]], [width + 2.6, 4.4])
+        arrange(panel, [[left, right]], [width + 2.6, 4.4])
 
-    return _Drawing(width=width + 7.2, height=max(height + 1.3, 3.8), fill=fill)
+    return Drawing(width=width + 7.2, height=max(height + 1.3, 3.8), fill=fill)
 
 
 def _all_heads(finding: Finding, result: AttentionPattern, axes: Axes) -> None:
     layers, heads, rows, columns = result.thumbnails.shape
-    axes.imshow(_mosaic(result), cmap=_colours("sequential", SEQUENTIAL), vmin=0, vmax=255, interpolation="nearest")
+    axes.imshow(_mosaic(result), cmap=colours_of("sequential", SEQUENTIAL), vmin=0, vmax=255, interpolation="nearest")
     axes.set_title("All heads (√ of the largest weight per block)")
     names = [short(name) for name in layer_names(finding, layers)]
     axes.set_xticks([columns / 2 + h * (columns + 2) for h in range(heads)], [str(h) for h in range(heads)])
@@ -342,7 +263,7 @@ def _mosaic(result: AttentionPattern) -> NDArray[Any]:
     return whole
 
 
-def _heads(finding: Finding, result: HeadScores) -> _Drawing:
+def _heads(finding: Finding, result: HeadScores) -> Drawing:
     from matplotlib.ticker import MaxNLocator
 
     panels = len(result.metrics) + (result.layer_importance is not None)
@@ -370,11 +291,11 @@ def _heads(finding: Finding, result: HeadScores) -> _Drawing:
         for axes in grid[panels:]:
             axes.remove()
         lines = [list(grid[at : min(at + across, panels)]) for at in range(0, panels, across)]
-        _arrange(panel, lines, [1.0] * across)
+        arrange(panel, lines, [1.0] * across)
 
     height = float(np.clip(0.22 * layers + 1.0, 2.0, 4.5))
     width = float(np.clip(0.22 * heads + 1.6, 2.8, 4.2))
-    return _Drawing(width=max(across * width, 6.0), height=down * height, fill=fill)
+    return Drawing(width=max(across * width, 6.0), height=down * height, fill=fill)
 
 
 def _metric(panel: SubFigure, axes: Axes, name: str, values: NDArray[Any], unit: str, layers: Sequence[str]) -> None:
@@ -383,10 +304,10 @@ def _metric(panel: SubFigure, axes: Axes, name: str, values: NDArray[Any], unit:
 
     known = np.ma.masked_array(np.nan_to_num(values.astype(np.float64)), mask=~np.isfinite(values))
     low, high = (float(known.min()), float(known.max())) if known.count() else (0.0, 1.0)
-    colours = _colours("sequential", SEQUENTIAL)
+    colours = colours_of("sequential", SEQUENTIAL)
     if low < 0:
         high = max(-low, high)
-        low, colours = -high, _colours("diverging", DIVERGING)
+        low, colours = -high, colours_of("diverging", DIVERGING)
     image = axes.imshow(known, cmap=colours, vmin=low, vmax=high, aspect="auto", interpolation="nearest")
     for layer, head in np.argwhere(~np.isfinite(values)):
         corner = (float(head) - 0.5, float(layer) - 0.5)
@@ -398,7 +319,7 @@ def _metric(panel: SubFigure, axes: Axes, name: str, values: NDArray[Any], unit:
         axis.set_major_locator(MaxNLocator(integer=True, nbins=8))
     _name_layers(axes, "y", layers)
     axes.tick_params(labelsize=7.5)
-    _bar(panel, image, axes, unit)
+    colour_bar(panel, image, axes, unit)
 
 
 def _name_layers(axes: Axes, which: str, names: Sequence[str]) -> None:
@@ -406,7 +327,7 @@ def _name_layers(axes: Axes, which: str, names: Sequence[str]) -> None:
     if list(names) == [str(layer) for layer in range(len(names))]:
         return
     axis = axes.xaxis if which == "x" else axes.yaxis
-    shown = range(0, len(names), -(-len(names) // _LABELLED))
+    shown = range(0, len(names), -(-len(names) // LABELLED))
     axis.set_ticks(shown, [short(names[layer]) for layer in shown])
     if which == "x":
         axes.tick_params(axis="x", labelrotation=90)
@@ -424,7 +345,7 @@ def _outline(axes: Axes, heads: list[Head]) -> None:
         axes.set_title(f"{axes.get_title()} (framed: labelled)")
 
 
-def _tokens(finding: Finding, result: TokenScores) -> _Drawing:
+def _tokens(finding: Finding, result: TokenScores) -> Drawing:
     need_tokens("TokenScores.scores", len(result.scores), finding)
     count = len(result.scores)
     colours = np.where(result.scores < 0, "#2a6fb0", "#c9600e")
@@ -435,55 +356,55 @@ def _tokens(finding: Finding, result: TokenScores) -> _Drawing:
         axes.axhline(0, color=FAINT, linewidth=0.8)
         axes.set_xlim(-0.6, count - 0.4)
         axes.set_ylabel(result.unit)
-        axes.set_xlabel("token" if count <= _LABELLED else "token position")
-        _name_axis(axes, "x", finding.tokens.labels)
+        axes.set_xlabel("token" if count <= LABELLED else "token position")
+        name_axis(axes, "x", finding.tokens.labels)
         axes.spines[["top", "right"]].set_visible(False)
         start = generated_from(finding)
         if start is not None:
             axes.axvline(start - 0.5, color=ACCENT, linestyle="--", linewidth=1)
-        _arrange(panel, [[axes]], [1.0])
+        arrange(panel, [[axes]], [1.0])
 
-    return _Drawing(width=float(np.clip(0.24 * count + 1.5, 6.0, 12.0)), height=3.4, fill=fill)
+    return Drawing(width=float(np.clip(0.24 * count + 1.5, 6.0, 12.0)), height=3.4, fill=fill)
 
 
-def _matrix(finding: Finding, result: TokenMatrix) -> _Drawing:
+def _matrix(finding: Finding, result: TokenMatrix) -> Drawing:
     checked_matrix(finding)
     labels = finding.tokens.labels
     rows, columns = ([labels[t] for t in positions] for positions in (result.rows, result.columns))
     return _cells(result.scores, rows, columns, result.unit, signed=bool((result.scores < 0).any()))
 
 
-def _attribution(finding: Finding, result: Attribution) -> _Drawing:
+def _attribution(finding: Finding, result: Attribution) -> Drawing:
     checked_attribution(finding)
     rows, columns = ([span.label for span in spans] for spans in (result.targets, result.sources))
     return _cells(result.scores, rows, columns, result.unit, signed=result.signed)
 
 
-def _cells(values: Floats, row_names: list[str], column_names: list[str], unit: str, *, signed: bool) -> _Drawing:
+def _cells(values: Floats, row_names: list[str], column_names: list[str], unit: str, *, signed: bool) -> Drawing:
     """Targets (rows) and their sources (columns)."""
-    scores = _pooled(np.where(np.isfinite(values), values, 0.0).astype(np.float64))
+    scores = pooled(np.where(np.isfinite(values), values, 0.0).astype(np.float64))
     rows, columns = values.shape
     most = float(np.abs(scores).max(initial=0.0)) or 1.0
 
     def fill(panel: SubFigure) -> None:
         axes = panel.subplots()
-        colours = _colours("diverging", DIVERGING) if signed else _colours("sequential", SEQUENTIAL)
+        colours = colours_of("diverging", DIVERGING) if signed else colours_of("sequential", SEQUENTIAL)
         extent = (-0.5, columns - 0.5, rows - 0.5, -0.5)
         low = -most if signed else 0.0
         image = axes.imshow(
             scores, cmap=colours, vmin=low, vmax=most, extent=extent, aspect="auto", interpolation="nearest"
         )
-        _name_axis(axes, "x", column_names)
-        _name_axis(axes, "y", row_names)
-        axes.set_xlabel("source" if columns <= _LABELLED else "source (column number)")
-        axes.set_ylabel("target" if rows <= _LABELLED else "target (row number)")
-        _bar(panel, image, axes, unit)
-        _arrange(panel, [[axes]], [1.0])
+        name_axis(axes, "x", column_names)
+        name_axis(axes, "y", row_names)
+        axes.set_xlabel("source" if columns <= LABELLED else "source (column number)")
+        axes.set_ylabel("target" if rows <= LABELLED else "target (row number)")
+        colour_bar(panel, image, axes, unit)
+        arrange(panel, [[axes]], [1.0])
 
-    return _Drawing(width=max(_edge(columns) + 2.4, 6.0), height=_edge(rows) + 1.3, fill=fill)
+    return Drawing(width=max(edge(columns) + 2.4, 6.0), height=edge(rows) + 1.3, fill=fill)
 
 
-def _lens(finding: Finding, lens: LensTable) -> _Drawing:
+def _lens(finding: Finding, lens: LensTable) -> Drawing:
     sites, positions = len(lens.sites), len(lens.positions)
     labels = finding.tokens.labels
     top = np.exp(lens.top_logprobs[::-1, :, 0].astype(np.float64))  # [N, P], the model first
@@ -492,23 +413,23 @@ def _lens(finding: Finding, lens: LensTable) -> _Drawing:
 
     def fill(panel: SubFigure) -> None:
         axes = panel.subplots()
-        colours = _colours("sequential", SEQUENTIAL)
+        colours = colours_of("sequential", SEQUENTIAL)
         image = axes.imshow(top, cmap=colours, vmin=0, vmax=1, aspect="auto", interpolation="nearest")
         axes.set_yticks(range(sites), [visible(site) for site in reversed(lens.sites)])
-        _name_axis(axes, "x", [labels[p] for p in lens.positions])
+        name_axis(axes, "x", [labels[p] for p in lens.positions])
         axes.tick_params(labelsize=7.5, length=2)
-        axes.set_xlabel("last token read; the cell says what is expected next" if positions <= _LABELLED else "column")
+        axes.set_xlabel("last token read; the cell says what is expected next" if positions <= LABELLED else "column")
         if worded:
             for s, p in np.ndindex(sites, positions):
                 text = short(lens.labels[int(lens.top_ids[sites - 1 - s, p, 0])], 9)
                 axes.text(p, s, text, ha="center", va="center", size=6, color="white" if top[s, p] > 0.55 else INK)
-        _bar(panel, image, axes, "probability of the top token")
-        _arrange(panel, [[axes]], [1.0])
+        colour_bar(panel, image, axes, "probability of the top token")
+        arrange(panel, [[axes]], [1.0])
 
-    return _Drawing(width=width, height=float(np.clip(0.26 * sites + 1.4, 2.4, 12.0)), fill=fill)
+    return Drawing(width=width, height=float(np.clip(0.26 * sites + 1.4, 2.4, 12.0)), fill=fill)
 
 
-def _table(finding: Finding, result: Table) -> _Drawing:
+def _table(finding: Finding, result: Table) -> Drawing:
     rows = [[_cell(cell) for cell in row] for row in result.rows[:_TABLE_ROWS]]
     rest = len(result.rows) - len(rows)
 
@@ -536,7 +457,7 @@ def _table(finding: Finding, result: Table) -> _Drawing:
             axes.text(0, 0, f"and {rest} more rows" if rest else "no rows", size=8, color=FAINT)
 
     height = 0.55 + 0.235 * (len(rows) + bool(rest))
-    return _Drawing(width=max(6.0, 1.7 * len(result.columns)), height=height, fill=fill)
+    return Drawing(width=max(6.0, 1.7 * len(result.columns)), height=height, fill=fill)
 
 
 def _cell(value: str | float | int | None) -> str:
