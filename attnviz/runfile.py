@@ -133,6 +133,8 @@ def _run(data: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> Run:
             decoder_from=tokens.get("decoder_from"),
             padding=arrays.get("tokens.padding"),
             reference=_reference(arrays),
+            axis=tokens.get("axis", ""),
+            columns=tuple(tokens.get("columns", ())),
         ),
         generated_from=data["generated_from"],
         sampling=None if sampling is None else Sampling(**{**sampling, "stop": tuple(sampling.get("stop", ()))}),

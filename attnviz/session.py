@@ -601,7 +601,8 @@ class LoadedModel:
         if not isinstance(model, ReadsNumbers):
             raise BadInput(f"{self.name} reads text, not an array of numbers: give it a text or messages.")
         tokens = model.tokenize_values(array)
-        return tokens if names is None else dataclasses.replace(tokens, text=_named(tokens, names))
+        names = names if names is not None else tokens.columns or None
+        return tokens if names is None else _named(tokens, names)
 
     def trace(
         self,
@@ -845,14 +846,18 @@ def _shallow(finding: Finding) -> dict[str, Any]:
     return {f.name: getattr(finding, f.name) for f in dataclasses.fields(Finding)}
 
 
-def _named(tokens: Tokens, names: Sequence[str]) -> str:
-    """The names of the columns of an array, as the text of its run."""
+def _named(tokens: Tokens, names: Sequence[str]) -> Tokens:
+    """With the names of the columns of its array: as the text of the run, and on tokens that stand for columns."""
     columns = 0 if tokens.values is None else tokens.values.shape[-1]
     if isinstance(names, str) or not all(isinstance(name, str) for name in names):
         raise BadInput(f"Names: expected a list of texts, got {names!r:.80}.")
     if len(names) != columns:
         raise BadInput(f"Names: expected one for each of the {columns} columns of the array, got {len(names)}.")
-    return f"Columns: {', '.join(names)}"
+    if tokens.columns not in ((), tuple(names)):
+        expected, got = ", ".join(tokens.columns), ", ".join(names)
+        raise BadInput(f"Names: this model reads the columns {expected}, in this order; got {got}.")
+    labels = (*names, *tokens.labels[columns:]) if tokens.axis == "sensor" else tokens.labels
+    return dataclasses.replace(tokens, labels=labels, columns=tuple(names), text=f"Columns: {', '.join(names)}")
 
 
 ROLES = ("system", "user", "assistant")

@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from attnviz.errors import BadInput, ShapeError, Unavailable
+from attnviz.errors import BadInput, ShapeError, Unavailable, UnknownName
 
 Floats = NDArray[np.floating[Any]]
 Ints = NDArray[np.integer[Any]]
@@ -41,6 +41,7 @@ __all__ = [
     "Segment",
     "SelfCheck",
     "SensorImportance",
+    "SensorSeries",
     "Span",
     "Table",
     "TokenMatrix",
@@ -208,8 +209,12 @@ class Tokens:
     padding  [T] True for tokens that only fill up a row of a batch: nothing attends to them, they attend to nothing;
              None = there are none
     reference  other inputs to compare `values` with, of a model that reads numbers; the model does not read them
+    axis     of `values` [time, column], what a token stands for: "sensor" (token i is column i, over the whole time),
+             "time" (a step, or several in a row; see the labels), or "" where neither holds
+    columns  names of the columns of `values`; () = they have none
     """
 
+    AXES: ClassVar[tuple[str, ...]] = ("", "sensor", "time")
     ids: Ints
     labels: tuple[str, ...]
     offsets: Ints
@@ -220,6 +225,8 @@ class Tokens:
     decoder_from: int | None = None
     padding: Bools | None = None
     reference: Reference | None = None
+    axis: str = ""
+    columns: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         count = len(self.labels)
@@ -231,6 +238,11 @@ class Tokens:
                 raise ShapeError("Tokens.segments", f"within 0..{count}", (segment.start, segment.stop))
         if self.decoder_from is not None and not 0 <= self.decoder_from <= count:
             raise BadInput(f"Tokens.decoder_from: expected 0 to {count}, got {self.decoder_from}.")
+        if self.axis not in self.AXES:
+            raise UnknownName("axis of tokens", self.axis, self.AXES)
+        if self.columns and (self.values is None or len(self.columns) != self.values.shape[-1]):
+            given = "no values" if self.values is None else list(self.values.shape)
+            raise ShapeError("Tokens.columns", f"a name for each column of {given}", len(self.columns))
         for name in ("ids", "offsets", "special"):
             object.__setattr__(self, name, _read_only(getattr(self, name)))
         if self.values is not None:
@@ -247,6 +259,39 @@ class Tokens:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+
+@dataclass(frozen=True)
+class SensorSeries:
+    """What the columns of a series are, and what a model predicts from it.
+
+    sensors       [S] names of columns 0..S-1 of `Tokens.values`; further columns (features of the calendar, categories)
+                  are read by the model but are no sensors
+    outputs       [O] names of the numbers it predicts, in the order of `PredictsNumbers.predict`
+    units         [S] of the sensors, and of `means`; "" where unknown
+    output_units  [O] of the outputs; "" where unknown
+    means         [S] mean of each sensor in the data the model was trained on; None = not known
+    fit           [O] R² of each output on held-out data, as published with the model; None = not known
+    attainable    [O] the R² that no model can exceed, because the rest is noise; None = not known
+    """
+
+    sensors: tuple[str, ...]
+    outputs: tuple[str, ...]
+    units: tuple[str, ...]
+    output_units: tuple[str, ...]
+    means: Floats | None = None
+    fit: Floats | None = None
+    attainable: Floats | None = None
+
+    def __post_init__(self) -> None:
+        sensors, outputs = len(self.sensors), len(self.outputs)
+        for name, count in (("units", sensors), ("output_units", outputs)):
+            if len(getattr(self, name)) != count:
+                raise ShapeError(f"SensorSeries.{name}", count, len(getattr(self, name)))
+        for name, count in (("means", sensors), ("fit", outputs), ("attainable", outputs)):
+            if getattr(self, name) is not None:
+                _need(f"SensorSeries.{name}", getattr(self, name), (count,))
+                object.__setattr__(self, name, _read_only(getattr(self, name)))
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from attnviz.errors import BadInput, Unavailable
-from attnviz.types import Estimate, LensTable, LiveRow, ModelCard, Run, Sampling, Tokens, Trace, Want
+from attnviz.types import Estimate, LensTable, LiveRow, ModelCard, Run, Sampling, SensorSeries, Tokens, Trace, Want
 
 Message = Mapping[str, str]
 """One turn of a conversation: {"role": "user", "content": "…"}."""
@@ -124,6 +124,37 @@ class ReadsNumbers(Protocol):
 
         Raises:
             BadInput, ShapeError: what was expected, what came.
+        """
+
+
+@runtime_checkable
+class PredictsNumbers(Protocol):
+    """A model with the capability "sensors" whose predictions can be asked for: what occlusion and gradients with
+    respect to the input need.
+
+    `values` is a batch [B, time, column] of inputs, each in the axes and units of `Tokens.values` of a run. All arrays
+    are numpy, float32 (float64 of a float64 model). Every input is answered as if it were alone. Each method raises
+    Unavailable, with the reason, where the model gives no prediction (a base model without a head).
+    """
+
+    def series(self, tokens: Tokens) -> SensorSeries:
+        """What the columns of a run are, and what is predicted from it; names given to the run come first."""
+
+    def predict(self, values: NDArray[Any]) -> NDArray[np.floating[Any]]:
+        """[B, time, column] -> [B, O] what the model predicts from each input; see SensorSeries.outputs.
+
+        Raises:
+            BadInput, ShapeError: what was expected, what came.
+            ModelError: the device has too little memory.
+        """
+
+    def prediction_gradients(self, values: NDArray[Any], outputs: Sequence[int]) -> NDArray[np.floating[Any]]:
+        """[B, time, column], P indices of outputs -> [B, P, time, column] derivative of each of these outputs with
+        respect to each number of its own input, in units of the output per unit of the column.
+
+        Raises:
+            BadInput, ShapeError: an unknown output, or values that do not fit.
+            ModelError: the device has too little memory.
         """
 
 

@@ -46,7 +46,7 @@ def look_at(module: torch.nn.Module, beside: Any) -> tuple[Reading, Look]:
 
 def example_arguments(module: torch.nn.Module, reading: Reading) -> Arguments:
     """Arguments of `module.forward` for the example of a reading."""
-    return reading.arguments(as_tensor(module, reading.example()))
+    return reading.arguments(as_tensor(module, reading.example())[None])
 
 
 def as_tensor(module: torch.nn.Module, values: NDArray[Any]) -> torch.Tensor:

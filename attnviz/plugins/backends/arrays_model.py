@@ -21,6 +21,8 @@ from attnviz.hooks import (
     ModelCard,
     ModelSpec,
     Sampling,
+    SensorSeries,
+    ShapeError,
     Tokens,
     Trace,
     Unavailable,
@@ -50,8 +52,10 @@ from attnviz.plugins.backends.estimate import (
     working_bytes,
 )
 from attnviz.plugins.backends.loading import Loaded, load_without_tokenizer, quiet
+from attnviz.plugins.backends.predictions import Predictor, gradients, predict, predictor, series_of
 from attnviz.plugins.backends.readings import Arguments, Reading, Rows, as_numbers
 from attnviz.plugins.backends.stacks import Lengths
+from attnviz.plugins.backends.token_axis import token_axis
 
 
 def load(spec: ModelSpec) -> ArrayModel:
@@ -66,6 +70,8 @@ def load(spec: ModelSpec) -> ArrayModel:
     with quiet():
         reading, look = look_at(loaded.module, None if spec.objects is None else spec.objects[1])
         route = choose_route(loaded.module, reading, look)
+        if isinstance(reading, Rows):
+            reading = replace(reading, axis=token_axis(loaded.module, reading, route))
     model = ArrayModel(_card(loaded, reading, route), loaded, reading, route)
     return replace(model, pace=_pace(model))
 
@@ -80,6 +86,7 @@ class ArrayModel:
     route: ArrayRoute
     pace: Pace | None = field(default=None, kw_only=True)
     _counts: dict[tuple[int, ...], int] = field(default_factory=dict, compare=False, repr=False)
+    _predictors: list[Predictor] = field(default_factory=list, compare=False, repr=False)
 
     def tokenize(self, prompt: str | Sequence[Message]) -> Tokens:
         raise BadInput(
@@ -113,7 +120,7 @@ class ArrayModel:
         return found
 
     def _arguments(self, numbers: NDArray[Any]) -> Arguments:
-        return self.reading.arguments(as_tensor(self.loaded.module, numbers))
+        return self.reading.arguments(as_tensor(self.loaded.module, numbers)[None])
 
     def _run(self, run: Callable[[], Any], shape: tuple[int, ...]) -> Any:
         """Raises BadInput where the module stops over its input."""
@@ -172,6 +179,51 @@ class ArrayModel:
         if len(tokens) != expected:
             raise BadInput(f"{expected} tokens are expected for this array, got {len(tokens)}.")
         return tokens.values
+
+    def series(self, tokens: Tokens) -> SensorSeries:
+        numbers = self._checked(tokens)
+        asked = self._predictor(numbers)
+        shape = self._run(lambda: asked.shape(as_tensor(self.loaded.module, numbers)[None]), numbers.shape)
+        return series_of(asked, tokens, shape)
+
+    def predict(self, values: NDArray[Any]) -> NDArray[np.floating[Any]]:
+        numbers = self._batch(values)
+        asked, weights = self._predictor(numbers[0]), self._weights(numbers[0])
+        batch = as_tensor(self.loaded.module, numbers)
+        found: NDArray[np.floating[Any]] = self._run(lambda: predict(asked, batch, weights), numbers.shape[1:])
+        return found
+
+    def prediction_gradients(self, values: NDArray[Any], outputs: Sequence[int]) -> NDArray[np.floating[Any]]:
+        numbers = self._batch(values)
+        asked, weights = self._predictor(numbers[0]), self._weights(numbers[0])
+        batch = as_tensor(self.loaded.module, numbers)
+        found: NDArray[np.floating[Any]] = self._run(
+            lambda: gradients(asked, batch, outputs, weights), numbers.shape[1:]
+        )
+        return found
+
+    def _batch(self, values: NDArray[Any]) -> NDArray[Any]:
+        """The inputs of a batch, each checked as that of a run is."""
+        numbers = as_numbers(values, wide=self.card.dtype == "float64")
+        if numbers.ndim < 2:
+            raise ShapeError("Batch", f"[input, …] of inputs {self.reading.axes}", list(numbers.shape))
+        for one in numbers:
+            self.reading.check(one)
+        return numbers
+
+    def _weights(self, numbers: NDArray[Any]) -> int:
+        """Weights of attention that one input makes."""
+        count = self._count(numbers) + len(self.route.added)
+        return sum(layer.heads for layer in self.card.layers) * count**2
+
+    def _predictor(self, numbers: NDArray[Any]) -> Predictor:
+        if self.reading.sensors is not None:
+            self._unavailable("sensors")
+        if not self._predictors:  # the first of two threads may do it twice; both find the same
+            example = as_tensor(self.loaded.module, self.reading.example())[None]
+            found = self._run(lambda: predictor(self.loaded.module, self.reading, example), numbers.shape)
+            self._predictors.append(found)
+        return self._predictors[0]
 
     def _shapes(self, want: Want) -> list[LayerShape]:
         """Of the layers asked for."""
@@ -238,6 +290,13 @@ def _with_added(tokens: Tokens, added: tuple[str, ...]) -> Tokens:
 # --------------------------------------------------------------------------------------------- card and pace
 
 
+_TOKENS = {
+    "sensor": ("a token is a sensor, over the whole time: attention goes from sensor to sensor",),
+    "time": ("a token is a time step, or several in a row: attention goes from time to time, not between sensors",),
+    "": (),
+}
+
+
 def _own_positions(reading: Reading) -> int | None:
     """Tokens of the decoder, where there is one, else of the whole."""
     return None if reading.positions is None else reading.positions - (reading.decoder_from or 0)
@@ -271,7 +330,7 @@ def _card(loaded: Loaded, reading: Reading, route: ArrayRoute) -> ModelCard:
         route_reason=route.reason,
         capabilities=CAPABILITIES - missing.keys(),
         missing=missing,
-        notes=(f"reads an array {reading.axes}", *route.notes, *loaded.notes),
+        notes=(f"reads an array {reading.axes}", *_TOKENS[reading.axis], *route.notes, *loaded.notes),
         weights_digest=loaded.digest,
     )
 

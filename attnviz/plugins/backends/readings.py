@@ -1,6 +1,6 @@
 """What a model that reads numbers takes: the array it expects, the tokens it makes of it, the arguments of its forward.
 
-The array of one input has the model's own axes and no batch axis; the batch of one is put on here.
+The array of one input has the model's own axes and no batch axis; `arguments` takes a batch of them.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from attnviz.hooks import BadInput, Floats, Segment, ShapeError, Tokens
+from attnviz.hooks import BadInput, Floats, Segment, SensorSeries, ShapeError, Tokens
 
 if TYPE_CHECKING:
     import torch
@@ -31,6 +31,10 @@ class Reading(Protocol):
         """None if its numbers are series of sensor values, else what they are."""
 
     @property
+    def axis(self) -> str:
+        """What a token stands for; see Tokens.axis."""
+
+    @property
     def sequences(self) -> int:
         """How many sequences attend side by side, each on its own: 1, or the channels of the array."""
 
@@ -46,13 +50,19 @@ class Reading(Protocol):
         """Raises ShapeError for an array the model cannot take."""
 
     def arguments(self, values: torch.Tensor) -> Arguments:
-        """Arguments of `module.forward` for one input."""
+        """Arguments of `module.forward` for a batch [B, …] of inputs."""
 
     def tokens(self, values: Floats, count: int) -> Tokens:
         """The `count` tokens that the model makes of an array it can take."""
 
     def example(self) -> Floats:
         """Numbers it can take, to look at it with."""
+
+    def sensor_columns(self, values: Floats) -> int:
+        """How many columns of an input are sensors; they come first."""
+
+    def series(self, tokens: Tokens) -> SensorSeries | None:
+        """Names and units, of a model that has its own; else None."""
 
 
 def as_numbers(values: Any, wide: bool = False) -> Floats:
@@ -84,13 +94,14 @@ def number_tokens(
     special: list[int] | None = None,
     segments: tuple[Segment, ...] = (),
     decoder_from: int | None = None,
+    axis: str = "",
 ) -> Tokens:
     """Tokens that stand for parts of an array: no ids, no text."""
     count = len(labels)
     marked = np.zeros(count, np.bool_)
     marked[special or []] = True
     ids, offsets = np.full(count, -1, np.int64), np.full((count, 2), -1, np.int64)
-    return Tokens(ids, tuple(labels), offsets, marked, "", segments, values, decoder_from)
+    return Tokens(ids, tuple(labels), offsets, marked, "", segments, values, decoder_from, axis=axis)
 
 
 # --------------------------------------------------------------------------------------------- pictures
@@ -120,6 +131,7 @@ class Pictures:
     patch: tuple[int, int]
     before: tuple[str, ...]
     sensors: str | None = "it reads pictures, not series of sensor values."
+    axis: str = ""
     sequences: int = 1
     decoder_from: int | None = None
 
@@ -136,7 +148,7 @@ class Pictures:
             raise ShapeError("Picture", self.axes, list(values.shape))
 
     def arguments(self, values: torch.Tensor) -> Arguments:
-        return (), {"pixel_values": values[None]}
+        return (), {"pixel_values": values}
 
     def tokens(self, values: Floats, count: int) -> Tokens:
         rows, columns = self.height // self.patch[0], self.width // self.patch[1]
@@ -145,6 +157,12 @@ class Pictures:
 
     def example(self) -> Floats:
         return _noise(self.channels, self.height, self.width)
+
+    def sensor_columns(self, values: Floats) -> int:
+        return 0
+
+    def series(self, tokens: Tokens) -> SensorSeries | None:
+        return None
 
 
 def pictures(config: Any) -> Pictures:
@@ -173,6 +191,7 @@ class Patches:
     stride: int
     cls: bool
     sensors: str | None = None
+    axis: str = "time"
     decoder_from: int | None = None
 
     @property
@@ -196,16 +215,27 @@ class Patches:
             raise ShapeError("Series", self.axes, list(values.shape))
 
     def arguments(self, values: torch.Tensor) -> Arguments:
-        return (), {"past_values": values[None]}
+        return (), {"past_values": values}
 
     def tokens(self, values: Floats, count: int) -> Tokens:
         first = self.length - self.patch - self.stride * (self._patches - 1)  # the model leaves out what is before
         starts = range(first, first + self.stride * self._patches, self.stride)
         labels = [*(["CLS"] if self.cls else []), *(f"t {start}–{start + self.patch - 1}" for start in starts)]
-        return number_tokens(values, labels, special=[0] if self.cls else [])
+        return number_tokens(values, labels, special=[0] if self.cls else [], axis=self.axis)
 
     def example(self) -> Floats:
         return _noise(self.length, self.channels)
+
+    @property
+    def predicts_from(self) -> int:
+        """The first time step that it predicts."""
+        return self.length
+
+    def sensor_columns(self, values: Floats) -> int:
+        return self.channels
+
+    def series(self, tokens: Tokens) -> SensorSeries | None:
+        return None
 
 
 def patches(config: Any) -> Patches:
@@ -237,6 +267,7 @@ class PastAndFuture:
     constants: int
     counts: bool  # its distribution is one of counts
     sensors: str | None = None
+    axis: str = "time"
     sequences: int = 1
 
     @property
@@ -281,7 +312,7 @@ class PastAndFuture:
     def arguments(self, values: torch.Tensor) -> Arguments:
         import torch
 
-        numbers, features, categories, constants = values[None].split(
+        numbers, features, categories, constants = values.split(
             [self.channels, self.features, len(self.categories), self.constants], dim=-1
         )
         if self.channels == 1:
@@ -303,7 +334,7 @@ class PastAndFuture:
     def tokens(self, values: Floats, count: int) -> Tokens:
         labels = [f"t {row}" for row in range(self.lags, self.lags + count)]
         segments = (Segment("source", 0, self.context), Segment("target", self.context, count))
-        return number_tokens(values, labels, segments=segments, decoder_from=self.context)
+        return number_tokens(values, labels, segments=segments, decoder_from=self.context, axis=self.axis)
 
     def example(self) -> Floats:
         values = _noise(self.lags + self.context + self.future, self._columns)
@@ -311,6 +342,17 @@ class PastAndFuture:
             values[:, : self.channels] = np.abs(values[:, : self.channels]).round()
         values[:, self.channels + self.features :] = 0
         return values
+
+    @property
+    def predicts_from(self) -> int:
+        """The first time step that it predicts."""
+        return self.lags + self.context
+
+    def sensor_columns(self, values: Floats) -> int:
+        return self.channels
+
+    def series(self, tokens: Tokens) -> SensorSeries | None:
+        return None
 
 
 def past_and_future(config: Any) -> PastAndFuture:
@@ -338,15 +380,21 @@ class Rows:
     batch      the axis that the batch of one is put on: 0, 1, or None for a module that takes none
     probe      an input it takes
     repeated   how many times the array is given: 3 to nn.MultiheadAttention, as queries, keys and values
+    axis       what a token stands for, once that is known; see Tokens.axis
     """
 
     shape: tuple[int | None, ...]
     batch: int | None
     probe: Floats
     repeated: int = 1
-    sensors: str | None = None
+    axis: str = ""
     sequences: int = 1
     decoder_from: int | None = None
+
+    @property
+    def sensors(self) -> str | None:
+        count = len(self.shape)
+        return None if count == 2 else f"it reads an array of {count} axes, not a series [time, sensor]."
 
     @property
     def axes(self) -> str:
@@ -366,15 +414,21 @@ class Rows:
             raise ShapeError("Input", self.axes, list(values.shape))
 
     def arguments(self, values: torch.Tensor) -> Arguments:
-        batched = values if self.batch is None else values.unsqueeze(self.batch)
+        batched = values[0] if self.batch is None else values.movedim(0, self.batch)
         return (batched,) * self.repeated, {}
 
     def tokens(self, values: Floats, count: int) -> Tokens:
-        rows = len(values) == count
-        return number_tokens(values, [f"{'t' if rows else 'position'} {index}" for index in range(count)])
+        word = {"time": "t", "sensor": "sensor"}.get(self.axis, "position")
+        return number_tokens(values, [f"{word} {index}" for index in range(count)], axis=self.axis)
 
     def example(self) -> Floats:
         return self.probe
+
+    def sensor_columns(self, values: Floats) -> int:
+        return int(values.shape[-1])
+
+    def series(self, tokens: Tokens) -> SensorSeries | None:
+        return None
 
 
 def _noise(*shape: int) -> Floats:
