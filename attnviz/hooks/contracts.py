@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
@@ -218,6 +219,37 @@ class DifferentiableInside(Protocol):
             BadInput: no such layer.
             Unavailable: its layers do not hand on one state per token of the run, with the reason.
             ModelError: the device has too little memory.
+        """
+
+
+@runtime_checkable
+class DifferentiableMaps(Protocol):
+    """A model that gradients of its attention weights can be taken of. Not every Differentiable can."""
+
+    def states_and_maps(
+        self, embeddings: Any, tokens: Tokens, positions: Sequence[int]
+    ) -> tuple[Any, Mapping[int, Any]]:
+        """`states` [B, P, d'], and layer -> the weights [B, H, Q, K] that were used on the way there; gradients of the
+        states go back to them, where the embeddings require them. A layer without attention is left out.
+
+        Raises:
+            Unavailable: the model gives no attention, or has more than one stack of it, with the reason.
+            ModelError: the device has too little memory.
+        """
+
+
+@runtime_checkable
+class PropagatesRelevance(Protocol):
+    """A Differentiable whose passes can be gone back by the rules of layer-wise relevance propagation."""
+
+    def relevance_rules(self) -> AbstractContextManager[list[Any]]:
+        """Inside, gradients of what this thread puts through `states` and `unembed` are those of the rules: attention
+        weights, norms' scales and gates count as constants, an activation as its ratio of output to input, a product
+        of two signals is shared between them by halves. The results are those of a pass outside.
+
+        Gives a list that grows by whatever is added on the way and comes from no embedding (biases, position
+        embeddings), as tensors that gradients can be taken of. A number that is linear in the logits is then the sum
+        of every embedding and every such tensor, each times its gradient, unless an operation has no rule.
         """
 
 

@@ -19,6 +19,8 @@ BUILTIN = (
     "attnviz.plugins.analyses.attribution.gradient_shap",
     "attnviz.plugins.analyses.attribution.shapley",
     "attnviz.plugins.analyses.attribution.layer_gradient_x_activation",
+    "attnviz.plugins.analyses.attribution.gradient_x_attention",
+    "attnviz.plugins.analyses.attribution.cp_lrp",
     "attnviz.plugins.analyses.attribution.attention",
     "attnviz.plugins.renderers.attention_grid",
     "attnviz.plugins.renderers.head_map",

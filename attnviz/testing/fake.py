@@ -18,13 +18,16 @@ after the latest earlier copy of this one; where there is none, the next byte.
 Gradients: an embedding is the unit vector of its id. The state at a position is the embedding of the token that the
 answer is taken from (the one after the copy; this one, moved on by a byte, where there is none), whatever id that
 embedding stands for; logits are linear in it and equal the model's log-probabilities. So all that a prediction depends
-on is one token that is known: `taken_from`.
+on is one token that is known: `taken_from`. What is copied is read by head 3 of layer 0, so that gradients of attention
+weights go to that head alone; what the logits add comes from no embedding, as a bias does.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -67,6 +70,7 @@ SOFT = 20.0
 CERTAIN = 0.9
 _HARD = 60.0  # e^-60 is nothing in float32
 NO_MAP = "it is linear: there is no map of weights"
+_added: ContextVar[list[torch.Tensor] | None] = ContextVar("attnviz_fake_added", default=None)
 _NAMES = {BOS: "<bos>", END: "<end>", **{i: f"<{role}>" for role, i in ROLES.items()}}
 _SITES = {
     "blocks": ("embedding", "block 0", "block 1", "block 2", "model"),
@@ -238,12 +242,46 @@ class FakeModel:
         inner = embeddings * 1
         return self.states(inner, tokens, positions), inner
 
+    def states_and_maps(
+        self, embeddings: torch.Tensor, tokens: Tokens, positions: Sequence[int]
+    ) -> tuple[torch.Tensor, Mapping[int, torch.Tensor]]:
+        """The maps of layers 0 and 1; see the head of the file."""
+        import torch
+
+        if "attention" not in self.card.capabilities:
+            raise Unavailable(self.card.missing["attention"])
+        batch, count = embeddings.shape[:2]
+        layers = [_layer(tokens.ids[:count], index, 1) for index in range(2)]
+        maps = [torch.tensor(np.stack([layer.pattern(head) for head in range(HEADS)])) for layer in layers]
+        weights = {
+            index: found.to(embeddings.dtype).repeat(batch, 1, 1, 1).requires_grad_()
+            for index, found in enumerate(maps)
+        }
+        states = list(self.states(embeddings, tokens, positions).unbind(1))
+        for place, position in enumerate(positions):
+            if earlier_copy(tokens.ids, position) is not None:
+                states[place] = (weights[0][:, 3, position, None] @ embeddings)[:, 0]
+        return torch.stack(states, dim=1), weights
+
+    @contextmanager
+    def relevance_rules(self) -> Iterator[list[torch.Tensor]]:
+        """All is linear already: only what the logits add is noted."""
+        added: list[torch.Tensor] = []
+        token = _added.set(added)
+        try:
+            yield added
+        finally:
+            _added.reset(token)
+
     def unembed(self, states: torch.Tensor) -> torch.Tensor:
         """[..., V] -> [..., V] log-probabilities where `states` is a unit vector, and a line between."""
         import torch
 
         base = torch.tensor(distribution(0, 2, 0) * (1 - CERTAIN), dtype=states.dtype)
-        return base.log() + states * ((base + CERTAIN) / base).log()
+        start, added = base.log(), _added.get()
+        if added is not None:
+            added.append(start.requires_grad_())
+        return start + states * ((base + CERTAIN) / base).log()
 
     def variants(self, count: int) -> int:
         """As many as fit into a few megabytes."""

@@ -17,6 +17,7 @@ from attnviz.hooks import (
     Backend,
     BadInput,
     Differentiable,
+    DifferentiableMaps,
     Floats,
     LayerCapture,
     LayerCard,
@@ -401,6 +402,25 @@ def _check_gradients(model: Model, tokens: Tokens) -> None:
         table = model.lens(tokens, positions=[first, last], top_k=1, targets=[-1, -1], sites="blocks")
         top = logprobs[0].gather(-1, torch.tensor(table.top_ids[-1], device=logprobs.device))
         _near("unembed: log-probabilities against the lens", top.detach().cpu(), table.top_logprobs[-1], LENS)
+    if isinstance(model, DifferentiableMaps) and "attention" in model.card.capabilities and split is None:
+        _check_maps_of_gradients(model, tokens, embeddings.detach())
+
+
+def _check_maps_of_gradients(model: DifferentiableMaps, tokens: Tokens, embeddings: Any) -> None:
+    """The weights that gradients are taken of are those of a trace."""
+    import torch
+
+    assert isinstance(model, Model)
+    with torch.enable_grad():
+        _, maps = model.states_and_maps(embeddings.clone().requires_grad_(), tokens, [len(tokens) - 1])
+    for index, layer in enumerate(model.trace(tokens, Want()).layers):
+        require(
+            (index in maps) == (layer is not None), f"states_and_maps: it disagrees with the trace about layer {index}."
+        )
+        for head in range(0 if layer is None else layer.heads):
+            assert layer is not None
+            where = f"states_and_maps: layer {index}, head {head} against the trace"
+            _near(where, maps[index][0, head].detach().float().cpu(), layer.pattern(head), ROWS)
 
 
 # --------------------------------------------------------------------------------------------- generation

@@ -12,6 +12,7 @@ import pytest
 from attnviz.hooks import BadInput, Model, ModelError, ModelSpec, Sampling, UnknownName, Want
 from attnviz.plugins.backends import hf, nnsight
 from attnviz.testing import check_backend
+from tests.attribution.asking import answer
 
 TEXT = "The cat sat on the mat."
 
@@ -277,3 +278,13 @@ def test_four_threads_at_once_get_what_each_gets_alone(model_folder):
         for found in results[number]:
             for a, b in zip(found, expected, strict=True):
                 np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("family", ["gpt2", "llama"])
+@pytest.mark.parametrize("name", ["cp_lrp", "gradient_x_attention"])
+def test_attribution_through_a_trace_is_that_of_hf(traced, model_folder, family, name):
+    """Here parameters take gradients; they are no tokens all the same."""
+    found, plain = (answer(name, model) for model in (traced(family), hf.load(ModelSpec(str(model_folder(family))))))
+    np.testing.assert_array_equal(found.scores, plain.scores)
+    assert found.scores.any()
+    assert found.info == plain.info

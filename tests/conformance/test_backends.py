@@ -8,8 +8,8 @@ from attnviz.registry import load_registry
 from attnviz.testing import check_analysis, check_backend, fake_request
 
 REGISTRY = load_registry()
-OF_ONE_STACK = ("layer_gradient_x_activation",)
-"""Analyses that need layers with a state of every token; refused in words where encoder and decoder share them."""
+OF_ONE_STACK = ("layer_gradient_x_activation", "gradient_x_attention")
+"""Analyses that need layers over every token; refused in words where encoder and decoder share them."""
 BACKENDS = {name: backend for name, backend in REGISTRY.backends.items() if name != "arrays"}
 SMALL = {
     "vocab_size": 257,

@@ -12,6 +12,8 @@ from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
+from attnviz.plugins.backends.forward import at_least_float32
+
 if TYPE_CHECKING:
     import torch
 
@@ -144,29 +146,38 @@ def explicit_attention(call: AttentionCall) -> torch.Tensor:
     """
     import torch
 
-    repeat = call.query.shape[1] // call.key.shape[1]
-    key = call.key.repeat_interleave(repeat, dim=1)
-    value = call.value.repeat_interleave(repeat, dim=1)
+    call = replace(call, key=per_head(call.key, call), value=per_head(call.value, call))
     blocks = []
     for start in range(0, call.query.shape[2], _QUERY_BLOCK):
         rows = slice(start, min(start + _QUERY_BLOCK, call.query.shape[2]))
-        scores = (call.query[:, :, rows] @ key.transpose(-1, -2)).float() * call.scale  # [B, H, q, K]
-        if call.softcap is not None:
-            scores = call.softcap * torch.tanh(scores / call.softcap)
-        if call.bias is not None:
-            scores = scores + call.bias[:, :, rows].float()
-        lowest = torch.finfo(scores.dtype).min
-        if call.causal:
-            positions = torch.arange(scores.shape[-1], device=scores.device)
-            scores = scores.masked_fill(positions[None, :] > positions[rows, None], lowest)
-        if call.mask is not None and call.mask.dtype == torch.bool:
-            scores = scores.masked_fill(~call.mask[:, :, rows], lowest)
-        elif call.mask is not None:
-            scores = scores + call.mask[:, :, rows].float()
-        if call.sinks is not None:
-            sinks = call.sinks.float().view(1, -1, 1, 1).expand(*scores.shape[:-1], 1)
-            weights = torch.softmax(torch.cat([scores, sinks], dim=-1), dim=-1)[..., :-1]
-        else:
-            weights = torch.softmax(scores, dim=-1)
-        blocks.append(weights.to(value.dtype) @ value)
+        blocks.append(attention_weights(call, rows).to(call.value.dtype) @ call.value)
     return torch.cat(blocks, dim=2)
+
+
+def per_head(shared: torch.Tensor, call: AttentionCall) -> torch.Tensor:
+    """[B, H_kv, K, D] -> [B, H, K, D]"""
+    repeat = call.query.shape[1] // shared.shape[1]
+    return shared if repeat == 1 else shared.repeat_interleave(repeat, dim=1)
+
+
+def attention_weights(call: AttentionCall, rows: slice) -> torch.Tensor:
+    """[B, H, q, K] of these queries, in float32 at least; a learned sink's share left out. Differentiable."""
+    import torch
+
+    scores = at_least_float32(call.query[:, :, rows] @ per_head(call.key, call).transpose(-1, -2)) * call.scale
+    if call.softcap is not None:
+        scores = call.softcap * torch.tanh(scores / call.softcap)
+    if call.bias is not None:
+        scores = scores + at_least_float32(call.bias[:, :, rows])
+    lowest = torch.finfo(scores.dtype).min
+    if call.causal:
+        positions = torch.arange(scores.shape[-1], device=scores.device)
+        scores = scores.masked_fill(positions[None, :] > positions[rows, None], lowest)
+    if call.mask is not None and call.mask.dtype == torch.bool:
+        scores = scores.masked_fill(~call.mask[:, :, rows], lowest)
+    elif call.mask is not None:
+        scores = scores + at_least_float32(call.mask[:, :, rows])
+    if call.sinks is None:
+        return torch.softmax(scores, dim=-1)
+    sinks = at_least_float32(call.sinks).view(1, -1, 1, 1).expand(*scores.shape[:-1], 1)
+    return torch.softmax(torch.cat([scores, sinks], dim=-1), dim=-1)[..., :-1]

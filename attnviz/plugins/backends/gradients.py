@@ -86,7 +86,7 @@ class Gradients:
         positions: Sequence[int],
         after: Prefix | None = None,
     ) -> torch.Tensor:
-        return self._pass(runner, embeddings, tokens, positions, after)[0]
+        return self.states_and_output(runner, embeddings, tokens, positions, after)[0]
 
     def remember(
         self, runner: Runner, embeddings: torch.Tensor, tokens: Tokens, after: Prefix | None = None
@@ -97,19 +97,19 @@ class Gradients:
             return None
         count = embeddings.shape[1] + (0 if after is None else after.count)
         with torch.no_grad():
-            output = self._pass(runner, embeddings, tokens, [count - 1], after, use_cache=True)[1]
+            output = self.states_and_output(runner, embeddings, tokens, [count - 1], after, use_cache=True)[1]
         return Prefix(count, output.past_key_values)
 
-    def _pass(
+    def states_and_output(
         self,
         runner: Runner,
         embeddings: torch.Tensor,
         tokens: Tokens,
         positions: Sequence[int],
-        after: Prefix | None,
+        after: Prefix | None = None,
         **options: Any,
     ) -> tuple[torch.Tensor, Any]:
-        """The states, and what the module returned."""
+        """The states, and what the module returned, which is given further `options`."""
         import torch
 
         known = 0 if after is None else after.count
@@ -160,7 +160,7 @@ class Gradients:
 
     def variants(self, count: int) -> int:
         needed = self.linear * count + self.square * count**2
-        where, free = _free(input_device(self.module))
+        where, free = free_on(input_device(self.module))
         if free is None:
             return 1
         if needed > _SHARE * free:
@@ -201,7 +201,8 @@ def _at(tensor: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
     return tensor[:, rows.to(tensor.device)] if tensor.ndim == 3 else tensor
 
 
-def _free(device: torch.device) -> tuple[str, int | None]:
+def free_on(device: torch.device) -> tuple[str, int | None]:
+    """Where a model is, in words, and the bytes that are free there; None where the system does not tell."""
     import torch
 
     if device.type == "cuda":

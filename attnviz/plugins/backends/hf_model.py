@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -65,9 +66,11 @@ from attnviz.plugins.backends.gradients import Gradients, find_gradients
 from attnviz.plugins.backends.lens import lens_table
 from attnviz.plugins.backends.live_rows import InterfaceRows, MapRows, watch_maps
 from attnviz.plugins.backends.loading import Loaded, load_model, quiet
+from attnviz.plugins.backends.map_gradients import states_and_maps
 from attnviz.plugins.backends.padding import is_ahead, refuse_if_counted
 from attnviz.plugins.backends.placement import is_spread, shares
 from attnviz.plugins.backends.readout import Readout, find_readout
+from attnviz.plugins.backends.relevance import relevance_rules
 from attnviz.plugins.backends.residual import watch
 from attnviz.plugins.backends.route import Route, choose_route, returned_maps
 from attnviz.plugins.backends.sound import Sound
@@ -378,6 +381,24 @@ class HuggingFaceModel:
                 f"{self.card.name}: its {layers} layers are not its {len(found.readout.blocks)} blocks one by one."
             )
         return found.inner_states(self.runner, embeddings, tokens, positions, layer)
+
+    def states_and_maps(
+        self, embeddings: Any, tokens: Tokens, positions: Sequence[int]
+    ) -> tuple[Any, Mapping[int, Any]]:
+        self._check(tokens)
+        found = self._with_gradients()
+        if "attention" not in self.card.capabilities:
+            raise Unavailable(self.card.missing["attention"])
+        if tokens.decoder_from is not None:
+            raise Unavailable(
+                f"{self.card.name} has an encoder and a decoder: maps of the one, of the other and between them are "
+                "not put together to one over all tokens."
+            )
+        return states_and_maps(found, self.runner, self.route, embeddings, tokens, positions)
+
+    def relevance_rules(self) -> AbstractContextManager[list[Any]]:
+        self._with_gradients()
+        return relevance_rules()
 
     def unembed(self, states: Any) -> Any:
         return self._with_gradients().unembed(states)

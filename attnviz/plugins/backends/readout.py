@@ -74,9 +74,17 @@ def read_logits(states: torch.Tensor, chain: Sequence[Change], scale: float, sof
     states = states if states.dtype.itemsize > 4 else states.float()
     if scale != 1.0:
         states = states * scale
-    if softcap is not None:
-        states = softcap * (states / softcap).tanh()
-    return states
+    return states if softcap is None else soft_capped(states, softcap)
+
+
+def soft_capped(logits: torch.Tensor, softcap: float) -> torch.Tensor:
+    """softcap · tanh(logits / softcap). A TorchFunctionMode sees it as one operation (see relevance.py)."""
+    from torch.overrides import handle_torch_function, has_torch_function_unary
+
+    if has_torch_function_unary(logits):
+        capped: torch.Tensor = handle_torch_function(soft_capped, (logits,), logits, softcap)
+        return capped
+    return softcap * (logits / softcap).tanh()
 
 
 def find_readout(module: torch.nn.Module, vocabulary: int) -> Readout:

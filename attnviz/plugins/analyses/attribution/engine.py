@@ -16,7 +16,17 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from attnviz.hooks import AnalysisRequest, Differentiable, DifferentiableInside, Floats, Ints, ModelError, Unavailable
+from attnviz.hooks import (
+    AnalysisRequest,
+    Differentiable,
+    DifferentiableInside,
+    DifferentiableMaps,
+    Floats,
+    Ints,
+    ModelError,
+    PropagatesRelevance,
+    Unavailable,
+)
 from attnviz.plugins.analyses.attribution.question import Question
 
 if TYPE_CHECKING:
@@ -36,6 +46,18 @@ def differentiable(request: AnalysisRequest) -> Differentiable:
     if "gradients" not in card.capabilities:
         raise Unavailable(f"{card.name} gives no gradients: {card.missing.get('gradients', 'its backend has none.')}")
     return cast(Differentiable, request.model)
+
+
+@dataclass(frozen=True)
+class Relevance:
+    """Where the number of a target comes from.
+
+    gradient  [n, d] that makes relevance of the embeddings, each times its own
+    added     what comes from no embedding: biases, position embeddings
+    """
+
+    gradient: torch.Tensor
+    added: float
 
 
 @dataclass(frozen=True)
@@ -103,7 +125,8 @@ class Engine:
         with torch.enable_grad(), _enough_memory(self.question):
             states = self._states(leaves, places)
             values, seeds = self._seeds(states, places)
-        return values, self._back(leaves, states, seeds, [len(group) for group in chosen])
+        found = self._back([leaves], states, seeds, [len(group) for group in chosen])
+        return values, (gradient for (gradient,) in found)
 
     def inner_gradients(self, layer: int) -> tuple[torch.Tensor, torch.Tensor, Iterator[torch.Tensor]]:
         """The numbers [P] of the run's target tokens, what a layer hands on [n, d'], and for each target in turn the
@@ -123,14 +146,89 @@ class Engine:
         with torch.enable_grad(), _enough_memory(question):
             states, inner = model.inner_states(leaves, question.tokens, question.positions, layer)
             values, seeds = self._seeds(states, range(len(question.ids)))
-        lengths = [group.stop - group.start for group in question.groups]
-        rows = (gradient[0] for gradient in self._back(inner, states, seeds, lengths))
+        rows = (gradient[0] for (gradient,) in self._back([inner], states, seeds, self._lengths))
         return values[0], inner.detach()[0], rows
 
+    def map_gradients(self) -> tuple[torch.Tensor, list[torch.Tensor], Iterator[list[torch.Tensor]]]:
+        """The numbers [P] of the run's target tokens, the attention weights [H, Q, K] of each layer that has any, and
+        for each target in turn the gradients of its number with regard to them.
+
+        Raises:
+            Unavailable: the model gives no gradients of its weights, with the reason.
+            ModelError: see gradients.
+        """
+        import torch
+
+        model, question = self.model, self.question
+        if not isinstance(model, DifferentiableMaps):
+            raise Unavailable("Its backend gives gradients of embeddings only, not of attention weights.")
+        leaves = self.embeddings[None].clone().requires_grad_()
+        with torch.enable_grad(), _enough_memory(question):
+            states, maps = model.states_and_maps(leaves, question.tokens, question.positions)
+            values, seeds = self._seeds(states, range(len(question.ids)))
+        weights = list(maps.values())
+        rows = ([gradient[0] for gradient in found] for found in self._back(weights, states, seeds, self._lengths))
+        return values[0], [layer.detach()[0] for layer in weights], rows
+
+    def relevance(self) -> tuple[torch.Tensor, Iterator[Relevance]]:
+        """The numbers [P] of the run's target tokens, and for each target in turn where they come from, by the rules of
+        relevance propagation.
+
+        Raises:
+            Unavailable: the model knows no such rules.
+            ModelError: see gradients.
+        """
+        import torch
+
+        model, question = self.model, self.question
+        if not isinstance(model, PropagatesRelevance):
+            raise Unavailable("Its backend has no rules of relevance propagation.")
+        leaves = self.embeddings[None].clone().requires_grad_()
+        with torch.enable_grad(), _enough_memory(question), model.relevance_rules() as constants:
+            states = self._states(leaves, range(len(question.ids)))
+            inside = list(constants)
+            values, seeds, shares = self._relevance_seeds(states, constants)
+        return values, self._relevance_back([leaves, *inside], states, seeds, shares)
+
+    def _relevance_seeds(
+        self, states: torch.Tensor, constants: list[torch.Tensor]
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """As `_seeds`, a row at a time: values [P], gradients [1, P, d'], and what `constants`, which grow on the way,
+        have to do with each value [P]."""
+        import torch
+
+        values, seeds, shares = [], torch.empty_like(states), []
+        for place in range(states.shape[1]):
+            leaf, before = states[:, place : place + 1].detach().requires_grad_(), len(constants)
+            number = self._numbers(leaf, range(place, place + 1))
+            added = constants[before:]
+            gradient, *others = torch.autograd.grad(number.sum(), [leaf, *added], allow_unused=True)
+            seeds[:, place] = gradient[:, 0]
+            values.append(number.detach()[0, 0])
+            shares.append(_contribution(added, others))
+        return torch.stack(values), seeds.detach(), torch.stack(shares).to(states.device)
+
+    def _relevance_back(
+        self, leaves: Sequence[torch.Tensor], states: torch.Tensor, seeds: torch.Tensor, shares: torch.Tensor
+    ) -> Iterator[Relevance]:
+        for group, (gradient, *others) in zip(
+            self.question.groups, self._back(leaves, states, seeds, self._lengths), strict=True
+        ):
+            added = _contribution(leaves[1:], others).to(states.device) + shares[group].sum()
+            yield Relevance(gradient[0], float(added))
+
+    @property
+    def _lengths(self) -> list[int]:
+        """Tokens of each target."""
+        return [group.stop - group.start for group in self.question.groups]
+
     def _back(
-        self, leaves: torch.Tensor, states: torch.Tensor, seeds: torch.Tensor, lengths: Sequence[int]
-    ) -> Iterator[torch.Tensor]:
-        """From the residual stream to `leaves`, a target at a time: so many rows of `states` are its tokens'."""
+        self, leaves: Sequence[torch.Tensor], states: torch.Tensor, seeds: torch.Tensor, lengths: Sequence[int]
+    ) -> Iterator[list[torch.Tensor]]:
+        """From the residual stream to each of `leaves`, a target at a time: so many rows of `states` are its tokens'.
+
+        The gradient of a leaf that the states do not depend on is 0.
+        """
         import torch
 
         start = 0
@@ -139,13 +237,15 @@ class Engine:
             given = torch.zeros_like(states)
             given[:, rows] = seeds[:, rows]
             with _enough_memory(self.question):
-                (gradient,) = torch.autograd.grad(states, leaves, given, retain_graph=index < len(lengths) - 1)
-            if not bool(gradient.isfinite().all()):
+                found = torch.autograd.grad(
+                    states, leaves, given, retain_graph=index < len(lengths) - 1, materialize_grads=True
+                )
+            if not all(bool(gradient.isfinite().all()) for gradient in found):
                 raise ModelError(
-                    f"The gradients are no finite numbers in {str(gradient.dtype).removeprefix('torch.')}: load the "
+                    f"The gradients are no finite numbers in {str(states.dtype).removeprefix('torch.')}: load the "
                     "model with dtype float32."
                 )
-            yield gradient
+            yield list(found)
 
     def _states(self, embeddings: torch.Tensor, places: Sequence[int], after: Any = None) -> torch.Tensor:
         """[B, n, d] -> [B, p, d'] the residual stream at the positions that predict the target tokens at `places`."""
@@ -197,6 +297,17 @@ class Engine:
         with torch.no_grad():
             states = self._states(self.embeddings[None], range(len(self.question.ids)))[0]
             return torch.cat([torch.log_softmax(self.model.unembed(row[None]), dim=-1) for row in states])
+
+
+def _contribution(tensors: Sequence[torch.Tensor], gradients: Sequence[torch.Tensor | None]) -> torch.Tensor:
+    """Each times its gradient, added up in float64."""
+    import torch
+
+    total = torch.zeros((), dtype=torch.float64)
+    for tensor, gradient in zip(tensors, gradients, strict=True):
+        if gradient is not None and bool(gradient.any()):
+            total = total + (tensor.detach().double() * gradient.double()).sum().cpu()
+    return total
 
 
 @contextmanager
