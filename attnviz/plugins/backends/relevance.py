@@ -47,7 +47,8 @@ def relevance_rules() -> Iterator[list[Any]]:
             given = kwargs or {}
             if not _any_signal((*args, *given.values())):
                 return _without_gradient(func, func(*args, **given))
-            return rules.get(func, _as_it_is)(func, *args, **given)
+            rule: Rule = rules.get(func, _as_it_is)
+            return rule(func, *args, **given)
 
     with Following():
         yield constants

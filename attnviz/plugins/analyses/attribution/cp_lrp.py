@@ -29,7 +29,7 @@ from attnviz.plugins.analyses.attribution.question import CONTRAST, RANGE, TARGE
 LINEAR = replace(
     TARGET_FUNCTION,
     default="logit",
-    choices=("logit", "contrast"),
+    choices=("contrast", "logit"),
     help="What is explained of each target: its logit, or its logit against another token's (contrast). Relevance is "
     "conserved of these alone.",
 )
