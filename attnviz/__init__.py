@@ -17,10 +17,11 @@ from os import PathLike
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from attnviz.agent import AgentRun
     from attnviz.model_card import Description
     from attnviz.session import LoadedModel, SavableFinding, Session
 
-__all__ = ["default_session", "describe", "load", "read_attribution"]
+__all__ = ["default_session", "describe", "load", "read_attribution", "run_agent"]
 
 
 @lru_cache(maxsize=1)
@@ -68,3 +69,18 @@ def describe(model: LoadedModel, tokens: Iterable[int] = (128, 1024, 4096)) -> D
     from attnviz.model_card import describe
 
     return describe(model, tokens)
+
+
+def run_agent(model: LoadedModel, question: str, **options: Any) -> AgentRun:
+    """Let a loaded model answer a question with tools, step by step.
+
+    The steps are in `.steps`, the answer in `.answer`, and the run of all that the model read and wrote in `.run`.
+    Options: tools (names of tool plugins, or tools), max_steps, max_new_tokens of a turn, temperature, top_p,
+    repetition_penalty, seed, category, on_step, on_token, cancelled …; see attnviz.agent.run_agent.
+
+    Raises:
+        attnviz.errors.AttnvizError: the model or a tool cannot be used so; the message says why.
+    """
+    from attnviz.agent import run_agent
+
+    return run_agent(model, question, **options)

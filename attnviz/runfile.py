@@ -28,6 +28,7 @@ from attnviz.types import (
     Segment,
     Tokens,
     Trace,
+    Trajectory,
     to_jsonable,
 )
 
@@ -140,6 +141,7 @@ def _run(data: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> Run:
         sampling=None if sampling is None else Sampling(**{**sampling, "stop": tuple(sampling.get("stop", ()))}),
         category=data["category"],
         ended=data.get("ended", ""),
+        trajectory=None if data.get("trajectory") is None else Trajectory.from_jsonable(data["trajectory"]),
     )
 
 

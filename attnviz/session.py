@@ -703,16 +703,36 @@ class LoadedModel:
             Unavailable: the model cannot generate.
         """
         sampling = Sampling(max_new_tokens, temperature, top_p, repetition_penalty, seed, stop)  # type: ignore[arg-type]  # it makes a tuple
-        _check_sampling(sampling)
+        check_sampling(sampling)
         if "generation" not in self.card.capabilities:
             raise Unavailable(f"{self.name} cannot generate. {self.card.missing.get('generation', '')}".strip())
         prompt = self.tokenize(text, messages=messages, array=array, names=names)
-        asked = _Asked(cancelled)
-        listening = {} if on_row is None else {"on_row": on_row}
-        answer = self.session.model(self.spec).generate(prompt, sampling, on_token, asked, **listening)
-        ended = _ended(prompt, answer, sampling, self.card.ends, asked.said_yes)
+        answer, ended = self.go_on(prompt, sampling, on_token, cancelled, on_row)
         about: dict[str, Any] = {"sampling": sampling, "category": category, "ended": ended}
         return self.session.start(self, answer, generated_from=len(prompt), **about)
+
+    def go_on(
+        self,
+        tokens: Tokens,
+        sampling: Sampling,
+        on_token: Callable[[int], None] | None = None,
+        cancelled: Callable[[], bool] | None = None,
+        on_row: Callable[[LiveRow], None] | None = None,
+    ) -> tuple[Tokens, str]:
+        """Exactly these tokens and what the model writes after them, as one more segment; and why it ended, one of
+        ENDED or "". Arguments as for `generate`; keeps no run.
+
+        Raises:
+            BadInput: an unusable sampling setting, or no room.
+            Unavailable: the model cannot generate.
+        """
+        check_sampling(sampling)
+        if "generation" not in self.card.capabilities:
+            raise Unavailable(f"{self.name} cannot generate. {self.card.missing.get('generation', '')}".strip())
+        asked = _Asked(cancelled)
+        listening = {} if on_row is None else {"on_row": on_row}
+        answer = self.session.model(self.spec).generate(tokens, sampling, on_token, asked, **listening)
+        return answer, _ended(tokens, answer, sampling, self.card.ends, asked.said_yes)
 
 
 @dataclass(frozen=True)
@@ -875,7 +895,8 @@ def _checked_messages(messages: object) -> list[Message]:
     return list(messages)
 
 
-def _check_sampling(sampling: Sampling) -> None:
+def check_sampling(sampling: Sampling) -> None:
+    """Raises BadInput, with what was expected, for a setting out of its range."""
     bounds = {
         "max_new_tokens": (1, 100_000),
         "temperature": (0.0, 100.0),

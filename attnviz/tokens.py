@@ -202,9 +202,17 @@ def tokenize_text(tokenizer: Any, labels: TokenLabels, text: str, *, positions: 
 
 
 def tokenize_messages(
-    tokenizer: Any, labels: TokenLabels, messages: Sequence[Mapping[str, str]], *, positions: int | None, model: str
+    tokenizer: Any,
+    labels: TokenLabels,
+    messages: Sequence[Mapping[str, str]],
+    *,
+    positions: int | None,
+    model: str,
+    tools: Sequence[Mapping[str, Any]] = (),
 ) -> Tokens:
     """Tokens of a conversation through the model's chat template, ready for the answer.
+
+    tools: what the template tells the model of, as JSON objects in the form that templates expect.
 
     The template writes BOS and role marks itself, so none is added. Each segment holds the tokens of one message's
     content; role marks belong to no segment.
@@ -215,11 +223,11 @@ def tokenize_messages(
     _check_messages(messages)
     if not getattr(tokenizer, "chat_template", None):
         raise BadInput(f"{model} has no chat template, so it cannot take a conversation. Give it plain text.")
-    text = _render(tokenizer, messages, model)
+    text = _render(tokenizer, messages, model, tools)
     _check_text(text)
     tokens = _encode(tokenizer, labels, text, add_special_tokens=False)
     _check_tokens(tokens, positions, model)
-    return replace(tokens, segments=_segments(tokenizer, messages, text, tokens.offsets))
+    return replace(tokens, segments=_segments(tokenizer, messages, text, tokens.offsets, tools))
 
 
 def _check_text(text: str) -> None:
@@ -258,10 +266,15 @@ def _check_surrogates(number: int, content: str) -> None:
             raise BadInput(f"Message {number}: {error}") from None
 
 
-def _render(tokenizer: Any, messages: Sequence[Mapping[str, str]], model: str) -> str:
+def _render(
+    tokenizer: Any, messages: Sequence[Mapping[str, str]], model: str, tools: Sequence[Mapping[str, Any]]
+) -> str:
     """The conversation as text. A template is a stranger's program, so whatever it raises becomes one line."""
+    told = {"tools": [dict(tool) for tool in tools]} if tools else {}
     try:
-        text = tokenizer.apply_chat_template([dict(m) for m in messages], tokenize=False, add_generation_prompt=True)
+        text = tokenizer.apply_chat_template(
+            [dict(m) for m in messages], tokenize=False, add_generation_prompt=True, **told
+        )
     except Exception as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise BadInput(f"The chat template of {model} cannot write this conversation: {reason}") from error
@@ -306,10 +319,16 @@ def _check_tokens(tokens: Tokens, positions: int | None, model: str) -> None:
 # --------------------------------------------------------------------------------------------- roles
 
 
-def _segments(tokenizer: Any, messages: Sequence[Mapping[str, str]], text: str, offsets: Ints) -> tuple[Segment, ...]:
+def _segments(
+    tokenizer: Any,
+    messages: Sequence[Mapping[str, str]],
+    text: str,
+    offsets: Ints,
+    tools: Sequence[Mapping[str, Any]],
+) -> tuple[Segment, ...]:
     """Tokens that touch each message's content; one that touches two belongs to the first."""
     segments: list[Segment] = []
-    for message, span in zip(messages, _content_spans(tokenizer, messages, text), strict=True):
+    for message, span in zip(messages, _content_spans(tokenizer, messages, text, tools), strict=True):
         if span is None:
             continue
         inside = np.flatnonzero((offsets[:, 1] > span[0]) & (offsets[:, 0] < span[1]) & (offsets[:, 0] >= 0))
@@ -321,7 +340,9 @@ def _segments(tokenizer: Any, messages: Sequence[Mapping[str, str]], text: str, 
     return tuple(segments)
 
 
-def _content_spans(tokenizer: Any, messages: Sequence[Mapping[str, str]], text: str) -> list[tuple[int, int] | None]:
+def _content_spans(
+    tokenizer: Any, messages: Sequence[Mapping[str, str]], text: str, tools: Sequence[Mapping[str, Any]]
+) -> list[tuple[int, int] | None]:
     """Where each content stands in the rendered text.
 
     The template is rendered again around marks of our own; what stands between the marks then fixes every place. Where
@@ -329,7 +350,8 @@ def _content_spans(tokenizer: Any, messages: Sequence[Mapping[str, str]], text: 
     """
     marks = [f"\u2060mark{number}\u2060" for number in range(len(messages))]
     try:
-        marked = _render(tokenizer, [{**m, "content": mark} for m, mark in zip(messages, marks, strict=True)], "")
+        written = [{**m, "content": mark} for m, mark in zip(messages, marks, strict=True)]
+        marked = _render(tokenizer, written, "", tools)
     except BadInput:
         marked = ""
     found = _spans_between(marked, marks, [m["content"] for m in messages], text)

@@ -17,12 +17,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from attnviz.errors import BadInput, ShapeError, Unavailable, UnknownName
+from attnviz.trajectory import AgentStep, ModelCall, Trajectory
 
 Floats = NDArray[np.floating[Any]]
 Ints = NDArray[np.integer[Any]]
 Bools = NDArray[np.bool_]
 
 __all__ = [
+    "AgentStep",
     "AttentionPattern",
     "Attribution",
     "Estimate",
@@ -32,6 +34,7 @@ __all__ = [
     "LayerCard",
     "LensTable",
     "LiveRow",
+    "ModelCall",
     "ModelCard",
     "ModelSpec",
     "Reference",
@@ -48,6 +51,7 @@ __all__ = [
     "TokenScores",
     "Tokens",
     "Trace",
+    "Trajectory",
     "View",
     "Want",
     "from_jsonable",
@@ -328,6 +332,8 @@ class Run:
     """One prompt (and answer) of one model. `generated_from` is the index of the first generated token.
 
     ended   why the answer ended, one of ENDED; empty without an answer, or where it is not known
+    trajectory  what an agent did, of an agent's run; what is not generated after `generated_from` is then what its
+            tools and the chat template said
     """
 
     id: str
@@ -338,6 +344,7 @@ class Run:
     sampling: Sampling | None = None
     category: str = ""
     ended: str = ""
+    trajectory: Trajectory | None = None
 
     @property
     def text(self) -> str:

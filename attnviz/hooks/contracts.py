@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from attnviz.errors import BadInput, Unavailable
+from attnviz.hooks.descriptors import Tool
 from attnviz.types import Estimate, LensTable, LiveRow, ModelCard, Run, Sampling, SensorSeries, Tokens, Trace, Want
 
 Message = Mapping[str, str]
@@ -157,6 +158,52 @@ class PredictsNumbers(Protocol):
             BadInput, ShapeError: an unknown output, or values that do not fit.
             ModelError: the device has too little memory.
         """
+
+
+@runtime_checkable
+class TakesTurns(Protocol):
+    """A model that can be told of tools, and whose turns can be followed by what others say: what an agent needs.
+
+    All that was in `tokens` stays as it is, the very ids; what follows is tokenised by itself.
+    """
+
+    def tool_format(self) -> str:
+        """How the chat template has the model write a call: hermes | llama | mistral; see docs/agent.md.
+
+        Raises:
+            Unavailable: the template knows no tools, or has them called in another way.
+        """
+
+    def tool_prompt(self, messages: Sequence[Message], tools: Sequence[Tool]) -> Tokens:
+        """Tokens of a conversation through the chat template, which tells the model of the tools. What is said before
+        the question, tools included, is one segment "system".
+
+        Raises:
+            BadInput: as `tokenize`.
+        """
+
+    def say(self, tokens: Tokens, text: str, role: str) -> Tokens:
+        """`tokens` and a plain text, as a segment of that role. Names of control tokens in it are letters."""
+
+    def reply(self, tokens: Tokens, replies: Sequence[Reply]) -> Tokens:
+        """`tokens`, which end with a turn of the model, what the chat template writes around these replies to it, and
+        the replies, each a segment "observation": ready for the model's next turn.
+
+        Raises:
+            BadInput: the template refuses the conversation, or changes what was replied.
+        """
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What is said to a model after its turn: the answer of the tool it called, or, without a tool, of the user.
+
+    call_id  as the model wrote it; "" = it wrote none
+    """
+
+    text: str
+    tool: str = ""
+    call_id: str = ""
 
 
 @runtime_checkable

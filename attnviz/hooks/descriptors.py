@@ -334,12 +334,15 @@ class Tool:
     """A tool a model may call. `parameters` is a JSON schema (type object); run(**arguments) returns text.
 
     `run` raises an AttnvizError for arguments it cannot use; the text becomes the observation.
+
+    local_only  not offered on a public server, such as a Space, unless whoever runs it allows it by name
     """
 
     name: str
     summary: str
     parameters: Mapping[str, Any]
     run: Callable[..., str]
+    local_only: bool = False
 
     def __post_init__(self) -> None:
         _check_name("Tool", self.name)
@@ -356,6 +359,9 @@ class ModelEntry:
     size       what is downloaded or read, in words, e.g. "2.7 MB, embedded"
     examples   (category, prompt) pairs that the model answers well; the first is the app's first prompt
     first_run  file with a saved run of the first example, shown while the model loads; "" = none
+    agent      of a model trained to write Thought, Action and Observation as text: the system prompt it was trained
+               with, {tools} where the names of the tools stand; "" = it is asked through its chat template
+    tools      names of the tools it was trained with; () = any
     """
 
     name: str
@@ -368,12 +374,18 @@ class ModelEntry:
     default: bool = False
     examples: tuple[tuple[str, str], ...] = field(default=())
     first_run: str = ""
+    agent: str = ""
+    tools: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._/-]*", self.name):
             raise PluginError(f"ModelEntry name {self.name!r}: expected letters, digits and . _ / -.")
-        texts = {name: getattr(self, name) for name in ("title", "source", "size", "licence", "note", "first_run")}
+        texts = {
+            name: getattr(self, name) for name in ("title", "source", "size", "licence", "note", "first_run", "agent")
+        }
         _check_texts(f"ModelEntry {self.name}", **texts)
+        if self.agent and self.agent.count("{tools}") != 1:
+            raise PluginError(f"ModelEntry {self.name}: agent names its tools once, as {{tools}}: {self.agent!r:.80}.")
         for pair in self.examples:
             if not (isinstance(pair, tuple) and len(pair) == 2 and all(isinstance(text, str) for text in pair)):
                 raise PluginError(f"ModelEntry {self.name}: examples are (category, prompt) pairs, got {pair!r:.80}.")

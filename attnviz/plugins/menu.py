@@ -23,6 +23,10 @@ EXAMPLES = (
     ("Creative", "Write a poem about the moon."),
     ("Creative", "Tell me a story about a bear in a forest."),
 )
+AGENT = (
+    "You are an agent with the tools {tools}. Reply with Thought, Action and Observation, then give the Final Answer."
+)
+TOOLS = ("calculator", "convert", "lookup", "time", "sensor", "python")
 _DOWNLOADED = "Downloaded on first use."
 
 
@@ -40,6 +44,8 @@ def attnviz_models() -> list[ModelEntry]:
             default=True,
             examples=EXAMPLES,
             first_run=str(EMBEDDED.with_name("first_run.safetensors")),
+            agent=AGENT,
+            tools=TOOLS,
         ),
         ModelEntry(
             name="gpt2",

@@ -22,9 +22,11 @@ from attnviz.hooks import (
     ModelCard,
     ModelError,
     ModelSpec,
+    Reply,
     Sampling,
     TokenLabels,
     Tokens,
+    Tool,
     Trace,
     Unavailable,
     Want,
@@ -42,6 +44,7 @@ from attnviz.plugins.backends.capture import (
     precision_of,
     without_padding,
 )
+from attnviz.plugins.backends.chat_turns import call_format, one_system_segment, reply, say, template_tools
 from attnviz.plugins.backends.estimate import (
     TIMED_TOKENS,
     LayerShape,
@@ -329,6 +332,26 @@ class HuggingFaceModel:
         rows = None if on_row is None else self._live_rows(tokens, on_row)
         new = generate_ids(module, tokenizer, tokens, sampling, on_token, cancelled, self.runner, rows)
         return continue_tokens(tokens, new, self.labels)
+
+    def tool_format(self) -> str:
+        if has_decoder(self.loaded.module):
+            raise Unavailable(f"{self.card.name} cannot be used as an agent: its decoder writes one turn and no more.")
+        return call_format(self.loaded.tokenizer, self.card.name)
+
+    def tool_prompt(self, messages: Sequence[Message], tools: Sequence[Tool]) -> Tokens:
+        place: dict[str, Any] = {"positions": self.card.positions, "model": self.card.name}
+        told = template_tools(tools)
+        tokens = one_system_segment(
+            tokenize_messages(self.loaded.tokenizer, self.labels, messages, tools=told, **place)
+        )
+        self._check(tokens)
+        return tokens
+
+    def say(self, tokens: Tokens, text: str, role: str) -> Tokens:
+        return say(self.loaded.tokenizer, self.labels, tokens, text, role)
+
+    def reply(self, tokens: Tokens, replies: Sequence[Reply]) -> Tokens:
+        return reply(self.loaded.tokenizer, self.labels, tokens, replies, self.card.ends, self.card.name)
 
     def _live_rows(self, prompt: Tokens, on_row: Callable[[LiveRow], None]) -> LiveRows | None:
         """Who listens to the passes of an answer; None where there is no attention to hear.
