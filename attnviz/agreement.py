@@ -5,9 +5,7 @@ another tokenizer by the characters they stand for: the scores of all tokens bet
 are added, so that both rank the same pieces. White space belongs to the piece before it, because tokenizers differ in
 where they put it. Control tokens that stand for no characters have no counterpart and are left out.
 
-Spearman's ρ is the Pearson correlation of ranks, equal values sharing their mean rank. Kendall's τ-b (Kendall 1945) is
-(concordant − discordant) / √((n₀ − n₁)(n₀ − n₂)) with n₀ = n(n−1)/2 pairs, of which n₁ and n₂ are ties of either side.
-Both are NaN where there is nothing to order: fewer than two pieces, or one side alike everywhere.
+A correlation is NaN where there is nothing to order: fewer than two pieces, or one side alike everywhere.
 """
 
 from __future__ import annotations
@@ -20,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from attnviz.errors import BadInput
+from attnviz.rank_correlation import kendall, spearman
 from attnviz.types import Attribution, Finding, Ints, Span, Tokens
 
 __all__ = ["Agreement", "agreement", "kendall", "matching", "spearman"]
@@ -219,56 +218,3 @@ def _summed(found: Attribution, rows: Sequence[int], pieces: Pieces, signed: boo
     last = np.array([max(found.sources[source].index for source in piece) for piece in pieces])
     stops = np.array([found.targets[row].stop for row in rows], np.int64)
     return np.where(last[None, :] < stops[:, None] - 1, summed, np.nan)
-
-
-# --------------------------------------------------------------------------------------------- correlations
-
-
-def spearman(first: NDArray[np.floating], second: NDArray[np.floating]) -> float:
-    """Spearman's ρ of two [n] arrays without NaN; NaN where there is nothing to order."""
-    one, two = (ranks - ranks.mean() for ranks in (_ranks(first), _ranks(second))) if len(first) else ((), ())
-    size = float(np.sqrt(np.dot(one, one) * np.dot(two, two)))
-    return float(np.dot(one, two)) / size if size > 0 else float("nan")
-
-
-def _ranks(values: NDArray[np.floating]) -> NDArray[np.float64]:
-    """1 for the smallest; equal values share the mean of their ranks."""
-    _, place, count = np.unique(values, return_inverse=True, return_counts=True)
-    last = np.cumsum(count)
-    ranks: NDArray[np.float64] = (last - (count - 1) / 2)[place]
-    return ranks
-
-
-def kendall(first: NDArray[np.floating], second: NDArray[np.floating]) -> float:
-    """Kendall's τ-b of two [n] arrays without NaN; NaN where there is nothing to order. By sorting (Knight 1966)."""
-    order = np.lexsort((second, first))
-    one, two = np.unique(first, return_inverse=True)[1][order], np.unique(second, return_inverse=True)[1][order]
-    pairs = len(one) * (len(one) - 1) // 2
-    ties_one, ties_two = _ties(one), _ties(two)
-    ties_both = _ties(one * (len(two) + 1) + two)
-    discordant = _inversions(two.astype(np.int64))
-    size = float(np.sqrt(float(pairs - ties_one) * float(pairs - ties_two)))
-    return (pairs - ties_one - ties_two + ties_both - 2 * discordant) / size if size > 0 else float("nan")
-
-
-def _ties(values: NDArray[np.integer]) -> int:
-    """Pairs of equal values."""
-    count = np.unique(values, return_counts=True)[1].astype(np.int64)
-    return int((count * (count - 1) // 2).sum())
-
-
-def _inversions(values: NDArray[np.int64]) -> int:
-    """Pairs that stand in the wrong order: merge sort, a level at a time for all blocks at once."""
-    count, found, width = len(values), 0, 1
-    place = np.arange(count)
-    while width < count:
-        block = place // (2 * width)
-        left = (place // width) % 2 == 0
-        span = int(values.max()) + 1
-        keys = block * span + values  # ordered by block, then by value
-        lefts = np.sort(keys[left])
-        ends = np.searchsorted(lefts, (block[~left] + 1) * span)  # all of the left half
-        found += int((ends - np.searchsorted(lefts, keys[~left], side="right")).sum())
-        values = np.sort(keys) % span
-        width *= 2
-    return found

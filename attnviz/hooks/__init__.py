@@ -45,6 +45,7 @@ from attnviz.hooks.descriptors import (
     Tool,
 )
 from attnviz.hooks.markers import PROJECT, hookimpl, hookspec
+from attnviz.rank_correlation import kendall, spearman
 from attnviz.tokens import (
     UNITS,
     StopTexts,
@@ -169,9 +170,11 @@ __all__ = [
     "group_tokens",
     "hookimpl",
     "hookspec",
+    "kendall",
     "piece_labels",
     "pool_pattern",
     "show_bytes",
+    "spearman",
     "to_jsonable",
     "tokenize_messages",
     "tokenize_text",

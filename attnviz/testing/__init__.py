@@ -1,4 +1,4 @@
-"""Promises every plugin keeps, as functions; and a model without weights to write tests with.
+"""Promises every plugin keeps, as functions; and models without weights to write tests with.
 
 Each check raises AssertionError with one sentence: what was expected, what came. They run over every plugin of this
 project and are meant for yours:
@@ -13,6 +13,7 @@ project and are meant for yours:
 from attnviz.testing.analyses import check_analysis
 from attnviz.testing.captures import attention, brute_force, capture, capture_map, random_trace, thumbnail, visibility
 from attnviz.testing.fake import FakeModel, fake_backend
+from attnviz.testing.fake_sensors import FakeSensors
 from attnviz.testing.formats import check_format
 from attnviz.testing.models import check_backend, check_model
 from attnviz.testing.plugins import check_plugin, check_registry
@@ -24,6 +25,7 @@ from attnviz.testing.tools import check_tool
 __all__ = [
     "HOSTILE",
     "FakeModel",
+    "FakeSensors",
     "attention",
     "brute_force",
     "capture",

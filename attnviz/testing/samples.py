@@ -19,6 +19,7 @@ from attnviz.hooks import (
     Model,
     ModelSpec,
     ReadsNumbers,
+    Reference,
     Result,
     Run,
     Segment,
@@ -32,6 +33,7 @@ from attnviz.hooks import (
 )
 from attnviz.testing.captures import capture, random_trace
 from attnviz.testing.fake import FakeModel, distribution, lens_table
+from attnviz.testing.fake_sensors import FakeSensors
 
 HOSTILE = ("<script>alert(1)</script>", "<img src=x onerror=alert(1)>", "${alert(1)}", "{{constructor}}")
 """Token texts that must never be executed or parsed, wherever they are shown."""
@@ -84,17 +86,28 @@ def sample_findings(kind: str) -> Mapping[str, Finding]:
 
 
 def fake_request(
-    analysis: Analysis, model: Model | None = None, text: str | NDArray[Any] = TEXT, **params: Any
+    analysis: Analysis,
+    model: Model | None = None,
+    text: str | NDArray[Any] | None = None,
+    reference: Reference | None = None,
+    **params: Any,
 ) -> AnalysisRequest:
     """A request for this analysis over a run of the fake model (or of `model`), as a session would make it.
+
+    An analysis of sensors gets the fake model of sensors, six steps of it, and five more inputs as a reference.
 
     text   the prompt, or an array for a model that reads numbers
 
     Raises:
         UnknownName, BadInput: the parameters do not fit the analysis.
     """
-    model = model or FakeModel()
+    if model is None and "sensors" in analysis.requires:
+        series = np.random.default_rng(0).normal(size=(6, 6, 4))
+        model, text = FakeSensors(), series[0] if text is None else text
+        reference = Reference(series[1:]) if reference is None else reference
+    model, text = model or FakeModel(), TEXT if text is None else text
     tokens = model.tokenize(text) if isinstance(text, str) else cast(ReadsNumbers, model).tokenize_values(text)
+    tokens = tokens if reference is None else dataclasses.replace(tokens, reference=reference)
     run = Run(id="sample", spec=ModelSpec("fake"), model=model.card.name, tokens=tokens)
     resolved = analysis.resolve(params)
     for param in analysis.params:
