@@ -17,6 +17,7 @@ import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -334,7 +335,7 @@ class Session:
         if reason := self.check(analysis, run.model.card):
             raise Unavailable(f"{analysis.title} is not available for {run.model.name}. {reason}")
         resolved = self.resolve(analysis, run, params)
-        key = (_run_key(run.run), name, analysis.version, tuple(sorted(resolved.items())))
+        key = _finding_key(run.run, analysis, resolved)
         with self._turn(("finding", key)):
             with self._lock:
                 found = self._findings.get(key)
@@ -394,13 +395,23 @@ class Session:
         return f"Reading the model (about {estimate.seconds:.0f} s)" if estimate and long else "Reading the model"
 
     def compute(
-        self, run: Run, name: str, params: Mapping[str, Any], trace: Trace | None, progress: Progress = _quiet
+        self,
+        run: Run,
+        name: str,
+        params: Mapping[str, Any],
+        trace: Trace | None,
+        progress: Progress = _quiet,
+        waiting: tuple[str, ...] = (),
     ) -> Result:
-        """Call the plugin's own function and check what it returns. A plugin that raises is recorded, and raises on."""
+        """Call the plugin's own function and check what it returns. A plugin that raises is recorded, and raises on.
+
+        waiting   the analyses that asked for this one
+        """
         analysis = self.analysis(name)
         model = cast(Model, _WhenNeeded(self, run.spec))
         seen = None if trace is None else trace.narrowed(analysis.want)
-        request = AnalysisRequest(run, self.card(run.spec), model, params, seen, progress)
+        asking = partial(self._asked_by, run, (*waiting, name), progress)
+        request = AnalysisRequest(run, self.card(run.spec), model, params, seen, progress, asking)
         try:
             result = analysis.run(request)
             if not isinstance(result, analysis.produces):
@@ -412,6 +423,32 @@ class Session:
             self._record(name, error)
             raise
         return result
+
+    def _asked_by(self, run: Run, waiting: tuple[str, ...], progress: Progress, name: str, /, **given: Any) -> Result:
+        """The result of an analysis that others are waiting for, where they are computed; see AnalysisRequest.analyze.
+
+        Takes no turn: whoever waits has one, and may be waited for by another thread.
+        """
+        if name in waiting:
+            raise BadInput(f"Analysis {name} cannot answer itself: {' asks '.join((*waiting, name))}.")
+        if not self.analysis(waiting[-1]).gpu:
+            raise PluginError(f"Analysis {waiting[-1]} asks others, so it has to say gpu=True.")
+        analysis, card = self.analysis(name), self.card(run.spec)
+        if reason := self.check(analysis, card):
+            raise Unavailable(f"{analysis.title} is not available for {run.model}. {reason}")
+        params = self.resolve(analysis, TracedRun(LoadedModel(self, run.spec, run.model, card), run), given)
+        with self._lock:
+            found = self._findings.get(_finding_key(run, analysis, params))
+        if found is not None:
+            return found.result
+        trace = None
+        if "attention" in analysis.requires:
+            key = _ids_key(run)
+            trace, want = self._cached_trace(key, analysis.want)
+            if trace is None:
+                trace = self.model(run.spec).trace(run.tokens, want)
+                self._keep_trace(key, want, trace)
+        return self.compute(run, name, params, trace, progress, waiting)
 
     def _record(self, name: str, error: Exception) -> None:
         source = next((p.source for p in self.registry.plugins if ("analyses", name) in p.provides), name)
@@ -846,6 +883,10 @@ def _run_key(run: Run) -> tuple[Any, ...]:
     tokens = run.tokens
     beside = None if tokens.reference is None else reference_digest(tokens.reference)
     return (*_ids_key(run), run.model, tokens.text, tokens.labels, tokens.segments, run.generated_from, beside)
+
+
+def _finding_key(run: Run, analysis: Analysis, params: Mapping[str, Any]) -> tuple[Any, ...]:
+    return _run_key(run), analysis.name, analysis.version, tuple(sorted(params.items()))
 
 
 def _finding_bytes(finding: Finding) -> int:

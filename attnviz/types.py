@@ -28,6 +28,7 @@ __all__ = [
     "AttentionPattern",
     "Attribution",
     "Estimate",
+    "Faithfulness",
     "Finding",
     "HeadScores",
     "LayerCapture",
@@ -1008,9 +1009,41 @@ class Table(Result):
                 raise ShapeError(f"Table row {number}", f"{len(self.columns)} cells", f"{len(row)} cells")
 
 
+@dataclass(frozen=True, kw_only=True)
+class Faithfulness(Table):
+    """Whether the model needs the sources that an attribution ranks high: a table of figures, and two curves.
+
+    method    name of the analysis whose ranking is judged
+    removal   how sources were taken away, in words
+    number    what was read of each target: probability, or log_probability (in nats)
+    targets   R spans
+    shares    [R, S] shares of its sources that were taken away, or given back: of none, up to all
+    deletion, insertion  [R, S] the number with so many of the best ranked sources away; with only so many of them there
+    random_deletion, random_insertion  [R, S] the same, mean over random orders of the same sources
+    """
+
+    kind: ClassVar[str] = "faithfulness"
+    method: str
+    removal: str
+    number: str
+    targets: tuple[Span, ...]
+    shares: Floats
+    deletion: Floats
+    insertion: Floats
+    random_deletion: Floats
+    random_insertion: Floats
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _need("Faithfulness.shares", self.shares, (len(self.targets), None))
+        for name in ("deletion", "insertion", "random_deletion", "random_insertion"):
+            _need(f"Faithfulness.{name}", getattr(self, name), self.shares.shape)
+
+
 def result_types() -> Mapping[str, type[Result]]:
     """kind -> class, of the closed set."""
-    kinds = (AttentionPattern, HeadScores, TokenScores, TokenMatrix, Attribution, LensTable, SensorImportance, Table)
+    tables = (Table, Faithfulness)
+    kinds = (AttentionPattern, HeadScores, TokenScores, TokenMatrix, Attribution, LensTable, SensorImportance, *tables)
     return MappingProxyType({cls.kind: cls for cls in kinds})
 
 

@@ -20,6 +20,7 @@ from attnviz.errors import (
 )
 from attnviz.hooks.contracts import (
     AnalysisRequest,
+    Analyze,
     Differentiable,
     DifferentiableInside,
     DifferentiableMaps,
@@ -65,6 +66,7 @@ from attnviz.types import (
     Attribution,
     Bools,
     Estimate,
+    Faithfulness,
     Finding,
     Floats,
     HeadScores,
@@ -104,6 +106,7 @@ __all__ = [
     "AgentStep",
     "Analysis",
     "AnalysisRequest",
+    "Analyze",
     "AttentionPattern",
     "AttnvizError",
     "Attribution",
@@ -115,6 +118,7 @@ __all__ = [
     "DifferentiableMaps",
     "Estimate",
     "Estimating",
+    "Faithfulness",
     "Finding",
     "Floats",
     "Format",

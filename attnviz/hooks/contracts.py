@@ -12,7 +12,19 @@ from numpy.typing import NDArray
 
 from attnviz.errors import BadInput, Unavailable
 from attnviz.hooks.descriptors import Tool
-from attnviz.types import Estimate, LensTable, LiveRow, ModelCard, Run, Sampling, SensorSeries, Tokens, Trace, Want
+from attnviz.types import (
+    Estimate,
+    LensTable,
+    LiveRow,
+    ModelCard,
+    Result,
+    Run,
+    Sampling,
+    SensorSeries,
+    Tokens,
+    Trace,
+    Want,
+)
 
 Message = Mapping[str, str]
 """One turn of a conversation: {"role": "user", "content": "…"}."""
@@ -300,11 +312,27 @@ class PropagatesRelevance(Protocol):
         """
 
 
+class Analyze(Protocol):
+    """Asks another analysis about the same run: its name and parameters -> its result."""
+
+    def __call__(self, name: str, /, **params: Any) -> Result:
+        """
+        Raises:
+            UnknownName, BadInput: no such analysis or parameter, or one that is waiting for this answer.
+            Unavailable: the model lacks what it requires, with the reason.
+        """
+
+
+def _alone(name: str, /, **params: Any) -> Result:
+    raise Unavailable(f"This request stands alone, so the analysis {name} cannot be asked. Make it through a session.")
+
+
 @dataclass(frozen=True)
 class AnalysisRequest:
     """What an analysis gets. `params` are already validated against its Params and the run.
 
-    trace is None if the analysis does not require attention.
+    captured  the trace, or None if the analysis does not require attention
+    analyze   asks another analysis about this run; for an analysis with `gpu`, because the other one may use the device
     """
 
     run: Run
@@ -313,6 +341,7 @@ class AnalysisRequest:
     params: Mapping[str, Any] = field(default_factory=dict)
     captured: Trace | None = None
     progress: Callable[[float, str], None] = lambda share, what: None
+    analyze: Analyze = _alone
 
     @property
     def tokens(self) -> Tokens:

@@ -22,6 +22,7 @@ BUILTIN = (
     "attnviz.plugins.analyses.attribution.gradient_x_attention",
     "attnviz.plugins.analyses.attribution.cp_lrp",
     "attnviz.plugins.analyses.attribution.attention",
+    "attnviz.plugins.analyses.attribution.faithfulness",
     "attnviz.plugins.analyses.sensor_importance",
     "attnviz.plugins.renderers.attention_grid",
     "attnviz.plugins.renderers.head_map",

@@ -16,29 +16,20 @@ one of them changes nothing.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from attnviz.hooks import Analysis, AnalysisRequest, Attribution, BadInput, Floats, Span, Tokens, hookimpl
+from attnviz.hooks import Analysis, AnalysisRequest, Attribution, BadInput, Floats, Span, hookimpl
 from attnviz.plugins.analyses.attribution.answer import About, Rows, explain
-from attnviz.plugins.analyses.attribution.baseline import BASELINE, baseline
+from attnviz.plugins.analyses.attribution.baseline import baseline
 from attnviz.plugins.analyses.attribution.engine import Engine, as_array
 from attnviz.plugins.analyses.attribution.question import SHARED
+from attnviz.plugins.analyses.attribution.removal import DROP, DROPPED, REMOVAL, without
 
 if TYPE_CHECKING:
     import torch
-
-DROP = "drop"
-REMOVAL = replace(
-    BASELINE,
-    name="removal",
-    choices=("auto", DROP, *BASELINE.choices[1:]),
-    help="How a source is taken away: dropped, or replaced by a control token of the model or by the mean embedding of "
-    f"the vocabulary. {BASELINE.help.rpartition('. ')[2]}",
-)
 
 
 def run(request: AnalysisRequest) -> Attribution:
@@ -62,7 +53,7 @@ def _rows(engine: Engine, request: AnalysisRequest) -> Rows:
     name = request.params["removal"]
     base = as_array(engine.values(engine.embeddings[None]))[0]  # [P]
     if name == DROP:
-        changed, removed = _dropped(engine, request, base), "dropped, what follows moves up"
+        changed, removed = _dropped(engine, request, base), DROPPED
     else:
         start, word = baseline(engine, request, name)
         changed, removed = _replaced(engine, request, base, start), f"replaced by {word}"
@@ -109,7 +100,7 @@ def _dropped(engine: Engine, request: AnalysisRequest, base: Floats) -> Floats:
         places = _after(engine, source)
         if not places:
             continue
-        left = _without(question.tokens, kept)
+        left = without(question.tokens, kept)
         lowest = left.decoder_from or 0
         positions = [int(np.searchsorted(kept, question.positions[place], side="right")) - 1 for place in places]
         if left.decoder_from == 0 or min(positions) < lowest:
@@ -127,20 +118,6 @@ def _after(engine: Engine, source: Span) -> Sequence[int]:
     """Places of the target tokens that are predicted from the source or later."""
     positions = engine.question.positions
     return range(max(0, source.index - positions.start), len(positions))
-
-
-def _without(tokens: Tokens, kept: np.ndarray[tuple[int], np.dtype[np.intp]]) -> Tokens:
-    """Only the tokens at `kept`, without segments."""
-    split = tokens.decoder_from
-    return replace(
-        tokens,
-        ids=tokens.ids[kept],
-        labels=tuple(tokens.labels[i] for i in kept),
-        offsets=tokens.offsets[kept],
-        special=tokens.special[kept],
-        segments=(),
-        decoder_from=None if split is None else int((kept < split).sum()),
-    )
 
 
 @hookimpl

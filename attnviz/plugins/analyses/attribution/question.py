@@ -120,14 +120,8 @@ def ask(request: AnalysisRequest, function: TargetFunction | None = None) -> Que
         Unavailable: the model does not predict the next token.
         BadInput: targets outside the run, or a contrast that is not one token.
     """
-    card, tokens = request.card, request.tokens
-    if not card.causal:
-        raise Unavailable(
-            f"{card.name} does not predict the next token (it sees the whole text at once), so there is no prediction "
-            "to attribute. Choose a causal language model."
-        )
-    if tokens.padding is not None:
-        raise BadInput("Attribution reads a text from its first token to its last: give it without padding.")
+    need_predictions(request)
+    tokens = request.tokens
     first, last = _range(request)
     assumed = last == len(tokens)
     ids = [int(i) for i in tokens.ids[first : last + 1]]
@@ -144,6 +138,22 @@ def ask(request: AnalysisRequest, function: TargetFunction | None = None) -> Que
         function=_function(request) if function is None else function,
         assumed=assumed,
     )
+
+
+def need_predictions(request: AnalysisRequest) -> None:
+    """
+    Raises:
+        Unavailable: the model does not predict the next token.
+        BadInput: a run with padding.
+    """
+    card = request.card
+    if not card.causal:
+        raise Unavailable(
+            f"{card.name} does not predict the next token (it sees the whole text at once), so there is no prediction "
+            "to attribute. Choose a causal language model."
+        )
+    if request.tokens.padding is not None:
+        raise BadInput("Attribution reads a text from its first token to its last: give it without padding.")
 
 
 def _range(request: AnalysisRequest) -> tuple[int, int]:
