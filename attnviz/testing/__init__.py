@@ -19,7 +19,7 @@ from attnviz.testing.models import check_backend, check_model
 from attnviz.testing.plugins import check_plugin, check_registry
 from attnviz.testing.renderers import check_renderer
 from attnviz.testing.results import check_round_trip
-from attnviz.testing.samples import HOSTILE, fake_request, sample_finding, sample_findings, sample_tokens
+from attnviz.testing.samples import HOSTILE, fake_request, sample_finding, sample_findings, sample_tokens, with_analyses
 from attnviz.testing.tools import check_tool
 
 __all__ = [
@@ -47,4 +47,5 @@ __all__ = [
     "sample_tokens",
     "thumbnail",
     "visibility",
+    "with_analyses",
 ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -110,7 +111,8 @@ def check_plugin(what: str | Path, registry: AnyRegistry) -> list[str]:
     for record in found:
         for kind, name in record.provides:
             try:
-                _CHECKS[kind](getattr(registry, kind)[name])
+                check = partial(_analysis, analyses=registry.analyses) if kind == "analyses" else _CHECKS[kind]
+                check(getattr(registry, kind)[name])
             except AssertionError as error:
                 problems.append(str(error))
             except Exception as error:
@@ -136,10 +138,10 @@ def _words(failure: _Failure) -> str:
 # --------------------------------------------------------------------------------------------- by kind
 
 
-def _analysis(analysis: Analysis) -> None:
+def _analysis(analysis: Analysis, analyses: Mapping[str, Analysis] | None = None) -> None:
     """On a fake model, as far as one can do what the analysis requires."""
     if any(analysis.requires <= model.card.capabilities for model in (FakeModel(), FakeSensors())):
-        check_analysis(analysis, fake_request(analysis))
+        check_analysis(analysis, fake_request(analysis, analyses=analyses))
 
 
 def _renderer(renderer: Renderer) -> None:

@@ -14,6 +14,7 @@ from attnviz.hooks import (
     AnalysisRequest,
     AttentionPattern,
     Attribution,
+    Faithfulness,
     Finding,
     HeadScores,
     Model,
@@ -90,13 +91,16 @@ def fake_request(
     model: Model | None = None,
     text: str | NDArray[Any] | None = None,
     reference: Reference | None = None,
+    *,
+    analyses: Mapping[str, Analysis] | None = None,
     **params: Any,
 ) -> AnalysisRequest:
     """A request for this analysis over a run of the fake model (or of `model`), as a session would make it.
 
     An analysis of sensors gets the fake model of sensors, six steps of it, and five more inputs as a reference.
 
-    text   the prompt, or an array for a model that reads numbers
+    text      the prompt, or an array for a model that reads numbers
+    analyses  what `request.analyze` may ask, by name; none where nothing is given
 
     Raises:
         UnknownName, BadInput: the parameters do not fit the analysis.
@@ -114,7 +118,21 @@ def fake_request(
         if param.linked and resolved[param.name] is None:
             resolved[param.name] = len(tokens) - 1 if param.type == "token" else 0
     captured = model.trace(tokens, analysis.want) if "attention" in analysis.requires else None
-    return AnalysisRequest(run=run, card=model.card, model=model, params=resolved, captured=captured)
+    request = AnalysisRequest(run=run, card=model.card, model=model, params=resolved, captured=captured)
+    return request if analyses is None else with_analyses(request, analyses)
+
+
+def with_analyses(request: AnalysisRequest, analyses: Mapping[str, Analysis]) -> AnalysisRequest:
+    """The request, with these analyses to ask about its run."""
+
+    def analyze(name: str, /, **given: Any) -> Result:
+        if name not in analyses:
+            raise UnknownName("analysis", name, analyses)
+        other = analyses[name]
+        captured = request.model.trace(request.tokens, other.want) if "attention" in other.requires else None
+        return other.run(dataclasses.replace(request, params=other.resolve(given), captured=captured))
+
+    return dataclasses.replace(request, analyze=analyze)
 
 
 def _pattern() -> Result:
@@ -311,6 +329,26 @@ def _sensors() -> Result:
     )
 
 
+def _faithfulness() -> Result:
+    rows = ((f"6 {HOSTILE[0]}", "deletion AUC", "lower", 0.25, 0.5, 0.125, 1.0, "probability"),)
+    curve = np.array([[0.75, 0.25, 0.125]], np.float32)
+    return Faithfulness(
+        columns=("target", "figure", "better", "value", "random mean", "random sd", "random beaten", "unit"),
+        rows=(*rows, (f"6 {HOSTILE[0]}", "Kendall tau-b", "higher", None, None, None, None, "–")),
+        method=HOSTILE[1],
+        removal=HOSTILE[2],
+        number="probability",
+        targets=(Span(6, 7, 106, HOSTILE[0]),),
+        shares=np.array([[0.0, 0.5, 1.0]], np.float32),
+        deletion=curve,
+        insertion=curve[:, ::-1].copy(),
+        random_deletion=curve * 0.75,
+        random_insertion=curve[:, ::-1] * 0.75,
+        info=("Beside random orders.", HOSTILE[3]),
+        warnings=(HOSTILE[1],),
+    )
+
+
 _MAKERS: dict[str, Callable[[], Result]] = {
     "attention_pattern": _pattern,
     "head_scores": _heads,
@@ -320,6 +358,7 @@ _MAKERS: dict[str, Callable[[], Result]] = {
     "lens_table": _lens,
     "sensor_importance": _sensors,
     "table": _table,
+    "faithfulness": _faithfulness,
 }
 
 _VARIANTS: dict[str, dict[str, Callable[[Finding], Finding]]] = {

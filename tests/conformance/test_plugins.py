@@ -57,14 +57,14 @@ def test_every_analysis_can_run_on_a_fake_model():
 
 @pytest.mark.parametrize("analysis", named(ANALYSES))
 def test_analyses(analysis):
-    check_analysis(analysis, fake_request(analysis))
+    check_analysis(analysis, fake_request(analysis, analyses=REGISTRY.analyses))
 
 
 @pytest.mark.parametrize("analysis", named(ANALYSES))
 def test_analyses_with_every_switch_on(analysis):
     switches = {param.name: True for param in analysis.params if param.type == "bool"}
     words = {param.name: param.choices[-1] for param in analysis.params if param.choices}
-    request = fake_request(analysis, **switches, **words)
+    request = fake_request(analysis, analyses=REGISTRY.analyses, **switches, **words)
     run = dataclasses.replace(request.run, generated_from=len(request.tokens) - 2)  # some words ask for the answer
     check_analysis(analysis, dataclasses.replace(request, run=run))
 
@@ -72,7 +72,7 @@ def test_analyses_with_every_switch_on(analysis):
 @pytest.mark.parametrize("analysis", named(a for a in ANALYSES if "attention" in a.requires))
 @pytest.mark.parametrize("text", ["a", "日本語 naïve"])
 def test_analyses_of_short_and_foreign_texts(analysis, text):
-    check_analysis(analysis, fake_request(analysis, text=text))
+    check_analysis(analysis, fake_request(analysis, analyses=REGISTRY.analyses, text=text))
 
 
 @pytest.mark.parametrize(
@@ -85,7 +85,7 @@ def test_renderers(renderer, kind, name):
 @pytest.mark.parametrize("analysis", named(ANALYSES))
 def test_what_analyses_make_is_drawn(analysis):
     """Real results, not only samples, by every renderer that accepts them."""
-    request = fake_request(analysis)
+    request = fake_request(analysis, analyses=REGISTRY.analyses)
     result = analysis.run(request)
     for renderer in REGISTRY.renderers.values():
         if isinstance(result, renderer.accepts):

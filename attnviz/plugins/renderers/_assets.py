@@ -16,6 +16,7 @@ from attnviz.hooks import (
     AttentionPattern,
     Attribution,
     BadInput,
+    Faithfulness,
     Finding,
     HeadScores,
     LensTable,
@@ -37,6 +38,7 @@ ALL_RESULTS: tuple[type[Result], ...] = (
     LensTable,
     SensorImportance,
     Table,
+    Faithfulness,
 )
 
 _LEVEL = 6  # of zlib; 9 takes up to fifty times as long on maps, for a hundredth less

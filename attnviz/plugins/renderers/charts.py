@@ -1,4 +1,4 @@
-"""Ordinary charts of scores: importance and spread over layers, bars over tokens, a matrix of tokens.
+"""Ordinary charts: importance and spread over layers, bars over tokens, a matrix of tokens, curves of faithfulness.
 
 Drawn by plotly, with properties that plotly.js 3.3 and plotly.py 7.1 both know. Texts are escaped, because plotly reads
 some HTML in titles and labels.
@@ -11,7 +11,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from attnviz.hooks import BadInput, Finding, HeadScores, Renderer, TokenMatrix, TokenScores, View, hookimpl
+from attnviz.hooks import (
+    BadInput,
+    Faithfulness,
+    Finding,
+    HeadScores,
+    Renderer,
+    TokenMatrix,
+    TokenScores,
+    View,
+    hookimpl,
+)
 from attnviz.plugins.renderers._assets import generated_from, need_tokens
 from attnviz.plugins.renderers._labels import layer_names, layer_title, short
 from attnviz.plugins.renderers.head_map import metric_title, roles_of
@@ -225,6 +235,62 @@ def matrix_chart(finding: Finding) -> View:
     return View(kind="plotly", payload=_figure([cells], layout))
 
 
+def faithfulness_chart(finding: Finding) -> View:
+    """What is left of the targets while their best sources are taken away, and given back, beside random orders.
+
+    The mean over targets, or one of them; the mean is over points of the curves, whose shares differ by what whole
+    sources allow.
+    """
+    result = finding.result
+    if not isinstance(result, Faithfulness):
+        raise BadInput(f"faithfulness_chart: expected faithfulness, got {result.kind}.")
+    curves = {
+        "best sources taken away": (result.deletion, _NEGATIVE, "solid"),
+        "taken away in random order": (result.random_deletion, _NEGATIVE, "dash"),
+        "only best sources there": (result.insertion, _POSITIVE, "solid"),
+        "given back in random order": (result.random_insertion, _POSITIVE, "dash"),
+    }
+    several = len(result.targets) > 1
+    first: Any = slice(None) if several else slice(0, 1)
+    lines: list[dict[str, Any]] = [
+        {
+            "type": "scatter",
+            "mode": "lines+markers" if dash == "solid" else "lines",
+            "name": name,
+            "x": _numbers(result.shares[first].mean(axis=0)),
+            "y": _numbers(values[first].mean(axis=0)),
+            "line": {"color": colour, "width": 2, "dash": dash},
+            "hovertemplate": "%{x:.0%} of the sources<br>%{y:.4f}<extra></extra>",
+        }
+        for name, (values, colour, dash) in curves.items()
+    ]
+    choices = [("mean of all targets", slice(None))] * several
+    choices += [(f"{span.index} {span.label}", slice(i, i + 1)) for i, span in enumerate(result.targets)]
+    buttons = [
+        {
+            "label": _text(label, 24),
+            "method": "restyle",
+            "args": [
+                {
+                    "x": [_numbers(result.shares[rows].mean(axis=0))] * len(curves),
+                    "y": [_numbers(values[rows].mean(axis=0)) for values, _, _ in curves.values()],
+                }
+            ],
+        }
+        for label, rows in choices
+    ]
+    menu = {"buttons": buttons, "x": 1, "xanchor": "right", "y": 1.16, "yanchor": "top", "bgcolor": "#ffffff"}
+    layout = _layout(
+        finding,
+        height=440,
+        legend={"orientation": "h", "y": -0.22},
+        updatemenus=[menu] if several else [],
+        xaxis=_axis(f"share of the sources of a target, {result.method}", tickformat=".0%", range=[0, 1]),
+        yaxis=_axis(result.number.replace("_", "-") + " of the target"),
+    )
+    return View(kind="plotly", payload=_figure(lines, layout))
+
+
 def _scale(colours: list[str]) -> list[list[Any]]:
     return [[i / (len(colours) - 1), colour] for i, colour in enumerate(colours)]
 
@@ -255,6 +321,14 @@ def attnviz_renderers() -> list[Renderer]:
             accepts=(TokenMatrix,),
             produces="plotly",
             render=matrix_chart,
+            order=30,
+        ),
+        Renderer(
+            name="faithfulness_chart",
+            title="Curves",
+            accepts=(Faithfulness,),
+            produces="plotly",
+            render=faithfulness_chart,
             order=30,
         ),
     ]

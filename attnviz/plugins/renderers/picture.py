@@ -21,6 +21,7 @@ from attnviz.hooks import (
     AttentionPattern,
     Attribution,
     BadInput,
+    Faithfulness,
     Finding,
     Floats,
     HeadScores,
@@ -181,6 +182,7 @@ def _drawing_of(finding: Finding) -> Drawing:
         LensTable: _lens,
         SensorImportance: sensor_picture.draw,
         Table: _table,
+        Faithfulness: _table,
     }
     if type(finding.result) not in draw:
         raise BadInput(f"No picture for a result of kind {finding.result.kind!r}.")

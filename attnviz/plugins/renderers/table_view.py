@@ -1,8 +1,8 @@
-"""Rows and columns as they are. Shows Table."""
+"""Rows and columns as they are. Shows Table and Faithfulness."""
 
 from __future__ import annotations
 
-from attnviz.hooks import BadInput, Finding, Renderer, Table, View, hookimpl
+from attnviz.hooks import BadInput, Faithfulness, Finding, Renderer, Table, View, hookimpl
 
 
 def render(finding: Finding) -> View:
@@ -16,4 +16,6 @@ def render(finding: Finding) -> View:
 @hookimpl
 def attnviz_renderers() -> list[Renderer]:
     """The plain table."""
-    return [Renderer(name="table", title="Table", accepts=(Table,), produces="table", render=render, order=10)]
+    return [
+        Renderer(name="table", title="Table", accepts=(Table, Faithfulness), produces="table", render=render, order=10)
+    ]

@@ -85,11 +85,11 @@ def run(request: AnalysisRequest) -> Faithfulness:
         removal=removals[0].words,
         number=params["number"],
         targets=question.targets,
-        shares=judged.shares,
-        deletion=judged.curves[0],
-        insertion=judged.curves[1],
-        random_deletion=judged.random_curves[0],
-        random_insertion=judged.random_curves[1],
+        shares=judged.shares.astype(np.float32),
+        deletion=judged.curves[0].astype(np.float32),
+        insertion=judged.curves[1].astype(np.float32),
+        random_deletion=judged.random_curves[0].astype(np.float32),
+        random_insertion=judged.random_curves[1].astype(np.float32),
         info=_info(request, ranked, judged, removals[0].words),
         warnings=_warnings(ranked, judged, scores),
     )
@@ -258,7 +258,7 @@ def _warnings(ranked: Attribution, judged: Judged, scores: Sequence[Floats]) -> 
 @hookimpl
 def attnviz_analyses() -> list[Analysis]:
     """Faithfulness."""
-    words = (AUTO, *UNITS)
+    words = (*UNITS, AUTO)
     return [
         Analysis(
             name="faithfulness",
