@@ -11,6 +11,7 @@ from attnviz.hooks import Analysis, AnalysisRequest, Attribution, ModelSpec, Run
 from attnviz.plugins.analyses.attribution.engine import Engine
 from attnviz.plugins.analyses.attribution.question import ask
 from attnviz.registry import load_registry
+from attnviz.testing import with_analyses
 
 REGISTRY = load_registry()
 PROMPT, COUNT = 8, 12
@@ -37,7 +38,7 @@ def request(
     run = Run("run", ModelSpec("m"), model.card.name, tokens, prompt)
     found = analysis(name)
     captured = model.trace(tokens, found.want) if "attention" in found.requires else None
-    return AnalysisRequest(run, model.card, model, found.resolve(params), captured)
+    return with_analyses(AnalysisRequest(run, model.card, model, found.resolve(params), captured), REGISTRY.analyses)
 
 
 def answer(

@@ -68,7 +68,7 @@ def judge(
     signed     scores with signs are compared with leave-one-out as it is, others with its absolute value
     """
     own, targets = sources_of(question), range(len(question.targets))
-    runs = Runs(question, removals)
+    runs = Runs(question, own, removals)
     drawn = random_orders(judging.seed, judging.orders, len(question.sources))  # [N, C]
     rows = [[best_first(scores[r], own[r]) for r in targets]]
     rows += [[cut(order, own, r, question) for r in targets] for order in drawn]

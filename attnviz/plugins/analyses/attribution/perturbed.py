@@ -21,12 +21,15 @@ from attnviz.plugins.analyses.attribution.removal import DROPPED, Removal
 class Runs:
     """Collects what is to be read of which runs, then reads it.
 
+    own       [R, C] the sources of each target
     removals  an engine for all targets, or one for each where states depend on later tokens
     """
 
     question: Question
+    own: Bools
     removals: Sequence[Removal]
     _asked: dict[bytes, set[int]] = field(default_factory=dict)
+    _alike: dict[tuple[int, bytes], bytes] = field(default_factory=dict)
     _found: dict[tuple[bytes, int], float] = field(default_factory=dict)
 
     @property
@@ -35,10 +38,13 @@ class Runs:
         return sum(len(group) for _, _, group in self._groups())
 
     def ask(self, away: Ints, target: int) -> bytes:
-        """A run without these sources is to be read for a target; returns its name."""
+        """A run without these sources is to be read for a target; returns its name.
+
+        Runs without the same sources of the target are one run to it: what is equal is not told apart by rounding.
+        """
         removed = np.zeros(len(self.question.sources), np.bool_)
         removed[away] = True
-        name = removed.tobytes()
+        name = self._alike.setdefault((target, (removed & self.own[target]).tobytes()), removed.tobytes())
         self._asked.setdefault(name, set()).add(target)
         return name
 
