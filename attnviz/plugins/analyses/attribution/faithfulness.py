@@ -51,6 +51,8 @@ METHODS = (
     "smooth_grad",
     "gradient_shap",
     "layer_gradient_x_activation",
+    "gradient_x_attention",
+    "cp_lrp",
     "occlusion",
     "shapley",
     "attention",
@@ -90,7 +92,7 @@ def run(request: AnalysisRequest) -> Faithfulness:
         insertion=judged.curves[1].astype(np.float32),
         random_deletion=judged.random_curves[0].astype(np.float32),
         random_insertion=judged.random_curves[1].astype(np.float32),
-        info=_info(request, ranked, judged, removals[0].words),
+        info=_info(request, ranked, question, judged, removals[0].words),
         warnings=_warnings(ranked, judged, scores),
     )
 
@@ -211,7 +213,9 @@ def _block(target: str, values: Numbers, chance: Numbers, unit: str) -> list[Row
 # --------------------------------------------------------------------------------------------- words
 
 
-def _info(request: AnalysisRequest, ranked: Attribution, judged: Judged, removed: str) -> tuple[str, ...]:
+def _info(
+    request: AnalysisRequest, ranked: Attribution, question: Question, judged: Judged, removed: str
+) -> tuple[str, ...]:
     params = request.params
     read = "probability" if params["number"] == "probability" else "log-probability in nats"
     few, many = min(judged.counts), max(judged.counts)
@@ -231,7 +235,14 @@ def _info(request: AnalysisRequest, ranked: Attribution, judged: Judged, removed
         f"Random: mean and standard deviation over {params['orders']} orders of the same sources (seed "
         f"{params['seed']}); beaten: the share of them that the method is better than.",
         f"{judged.passes} changed runs were read.",
+        *_assumed(question),
     )
+
+
+def _assumed(question: Question) -> tuple[str, ...]:
+    label = question.targets[-1].label
+    said = f"The last target, {label!r}, is not in the run: it is the method's choice for what comes next."
+    return (said,) if question.assumed else ()
 
 
 def _takes(share: float, counts: Sequence[int]) -> str:
@@ -247,7 +258,7 @@ def _warnings(ranked: Attribution, judged: Judged, scores: Sequence[Floats]) -> 
     few = min(judged.counts)
     same = [f"{100 * a:g} and {100 * b:g} %" for a, b in pairwise(SHARES) if taken(a, few) == taken(b, few)]
     if same:
-        lines.append(f"Few sources: with {few} of them the shares {'; '.join(same)} take away as many.")
+        lines.append(f"Few sources: with {few} of them the shares {'; '.join(same)} are the same number.")
     if tied := sum(len(np.unique(row)) < len(row) for row in scores):
         lines.append(f"Equal scores: {tied} of {len(scores)} targets have sources that the method does not tell apart.")
     if ranked.target_function not in (*NUMBERS, "logit", "none"):
