@@ -14,6 +14,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from attnviz.bench.command import add_options as add_bench_options
+from attnviz.bench.command import run as _bench
 from attnviz.errors import AttnvizError, BadInput, UnknownName
 
 if TYPE_CHECKING:
@@ -39,8 +41,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except AttnvizError as error:
         print(f"attnviz: {_one_line(error)}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print("attnviz: stopped.", file=sys.stderr)
+    except KeyboardInterrupt as stopped:
+        print(f"attnviz: {stopped or 'stopped.'}", file=sys.stderr)
         return 130
     except BrokenPipeError:
         _say_no_more()
@@ -110,6 +112,10 @@ def _parser() -> _Parser:
     generate.add_argument(
         "--stop", action="append", default=[], metavar="TEXT", help="end when the answer contains this; repeatable"
     )
+
+    bench = command("bench", _bench, "Compare methods of attribution over models and prompts; goes on after a stop.")
+    add_bench_options(bench)
+    _loading_options(bench)
     return parser
 
 

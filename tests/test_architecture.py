@@ -30,6 +30,7 @@ def loaded_by(statement: str) -> set[str]:
         "import attnviz.errors, attnviz.types, attnviz.tokens, attnviz.hooks, attnviz.provenance",
         "import attnviz.registry, attnviz.session, attnviz.testing, attnviz.__main__",
         "from attnviz.registry import load_registry; load_registry()",
+        "import attnviz.bench.command, attnviz.bench.view, attnviz.bench.processes",
         "import attnviz.demo.text",
         *(f"import {module}" for module in BUILTIN),
     ],

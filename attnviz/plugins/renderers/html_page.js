@@ -72,14 +72,19 @@
       add(box, "dt", name);
       add(box, "dd", value);
     };
+    for (const line of about.warnings) add(document.getElementById("attnviz-notes"), "p", line, "page-warning");
+    for (const line of about.info) add(document.getElementById("attnviz-notes"), "p", line);
+    if (about.facts) {  // of several runs: there is no text of one, and no provenance
+      for (const [name, value] of about.facts) fact(name, value);
+      document.querySelector(".page-footer").remove();
+      return;
+    }
     fact("analysis", about.analysis);
     if (about.model) fact("model", about.model);
     fact("tokens", String(about.tokens));
     for (const [name, value] of Object.entries(about.params)) {
       fact(name.replace(/_/g, " "), value === null ? "not set" : typeof value === "object" ? JSON.stringify(value) : String(value));
     }
-    for (const line of about.warnings) add(document.getElementById("attnviz-notes"), "p", line, "page-warning");
-    for (const line of about.info) add(document.getElementById("attnviz-notes"), "p", line);
     document.getElementById("attnviz-text").textContent = about.text;
     document.getElementById("attnviz-provenance").textContent = about.provenance || "not recorded";
   }
