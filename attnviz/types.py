@@ -29,6 +29,7 @@ __all__ = [
     "Attribution",
     "Estimate",
     "Faithfulness",
+    "FeatureAttention",
     "Finding",
     "HeadScores",
     "LayerCapture",
@@ -996,6 +997,57 @@ class SensorImportance(Result):
 
 
 @dataclass(frozen=True, kw_only=True)
+class FeatureAttention(Result):
+    """Which features attention goes to: one number per feature, layer and head, for a summary of one page.
+
+    Features are what the tokens of the run stand for: sensors, time steps, pieces of a text.
+
+    features          S names
+    importance        [S] share of corrected received attention, mean over layers; those that have a number sum to 1
+    received          [L, S] corrected received attention, 1.0 = as much as a uniform head would give
+    attending         [S] focus of the feature's own row, mean over heads and layers; 0 = uniform, 1 = one key
+    layer_importance  [L] mean focus over heads
+    head_importance   [L, H] focus; NaN beyond the heads of a layer with fewer
+    weights           [S, S] mean over layers and heads: row = looks, column = looked at; None = not asked for
+    axis              what a feature is: sensor | time | "" for anything else
+    made              when the attention was taken, ISO 8601; "" = not said
+    """
+
+    kind: ClassVar[str] = "attention_summary"
+    features: tuple[str, ...]
+    importance: Floats
+    received: Floats
+    attending: Floats
+    layer_importance: Floats
+    head_importance: Floats
+    weights: Floats | None = None
+    axis: str = ""
+    made: str = ""
+
+    def __post_init__(self) -> None:
+        count, layers = len(self.features), len(self.layer_importance)
+        _need("FeatureAttention.importance", self.importance, (count,))
+        _need("FeatureAttention.received", self.received, (layers, count))
+        _need("FeatureAttention.attending", self.attending, (count,))
+        _need("FeatureAttention.layer_importance", self.layer_importance, (layers,))
+        _need("FeatureAttention.head_importance", self.head_importance, (layers, None))
+        if self.weights is not None:
+            _need("FeatureAttention.weights", self.weights, (count, count))
+
+    def ranked(self, by: str, top_k: int | None = None) -> tuple[tuple[str, float], ...]:
+        """(feature, number) by "importance" or "attending", the largest first, ties in their order; without NaN.
+
+        Raises:
+            BadInput: another name.
+        """
+        if by not in ("importance", "attending"):
+            raise BadInput(f"Ranked by: expected importance or attending, got {by!r}.")
+        values = getattr(self, by)
+        order = [i for i in np.argsort(-values, kind="stable") if np.isfinite(values[i])]
+        return tuple((self.features[i], float(values[i])) for i in order[:top_k])
+
+
+@dataclass(frozen=True, kw_only=True)
 class Table(Result):
     """Rows of plain values under named columns. A cell is text, a number, or None."""
 
@@ -1043,7 +1095,8 @@ class Faithfulness(Table):
 def result_types() -> Mapping[str, type[Result]]:
     """kind -> class, of the closed set."""
     tables = (Table, Faithfulness)
-    kinds = (AttentionPattern, HeadScores, TokenScores, TokenMatrix, Attribution, LensTable, SensorImportance, *tables)
+    sensors = (SensorImportance, FeatureAttention)
+    kinds = (AttentionPattern, HeadScores, TokenScores, TokenMatrix, Attribution, LensTable, *sensors, *tables)
     return MappingProxyType({cls.kind: cls for cls in kinds})
 
 

@@ -24,6 +24,7 @@ BUILTIN = (
     "attnviz.plugins.analyses.attribution.attention",
     "attnviz.plugins.analyses.attribution.faithfulness",
     "attnviz.plugins.analyses.sensor_importance",
+    "attnviz.plugins.analyses.attention_summary",
     "attnviz.plugins.renderers.attention_grid",
     "attnviz.plugins.renderers.head_map",
     "attnviz.plugins.renderers.lens_grid",

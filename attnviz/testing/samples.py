@@ -15,6 +15,7 @@ from attnviz.hooks import (
     AttentionPattern,
     Attribution,
     Faithfulness,
+    FeatureAttention,
     Finding,
     HeadScores,
     Model,
@@ -349,6 +350,23 @@ def _faithfulness() -> Result:
     )
 
 
+def _features() -> Result:
+    importance = np.array([0.25, 0.125, 0.5, np.nan, 0.0, 0.0625, 0.0625, 0.0], np.float32)
+    return FeatureAttention(
+        features=LABELS,
+        importance=importance,
+        received=np.stack([importance * 7, np.full(8, np.nan), importance * 7]).astype(np.float32),
+        attending=np.array([np.nan, 0.5, 0.25, 0.75, 1.0, 0.0, 0.125, 0.5], np.float32),
+        layer_importance=np.array([0.5, np.nan, 0.25], np.float32),
+        head_importance=np.array([[0.25, 0.75, 0.5], [np.nan] * 3, [0.25, 0.25, np.nan]], np.float32),
+        weights=np.tril(np.ones((8, 8)) / np.arange(1, 9)[:, None]).astype(np.float32),
+        axis="sensor",
+        made="2026-01-02T03:04:05+00:00",
+        info=("Layer 1 has no attention: it is linear.", HOSTILE[0]),
+        warnings=(HOSTILE[1],),
+    )
+
+
 _MAKERS: dict[str, Callable[[], Result]] = {
     "attention_pattern": _pattern,
     "head_scores": _heads,
@@ -357,6 +375,7 @@ _MAKERS: dict[str, Callable[[], Result]] = {
     "attribution": _attribution,
     "lens_table": _lens,
     "sensor_importance": _sensors,
+    "attention_summary": _features,
     "table": _table,
     "faithfulness": _faithfulness,
 }

@@ -11,6 +11,7 @@ import numpy as np
 from attnviz.hooks import (
     AttentionPattern,
     Attribution,
+    FeatureAttention,
     Finding,
     HeadScores,
     LensTable,
@@ -295,9 +296,9 @@ def sample_table() -> Finding:
     )
 
 
-def sample_sensors(sensors: int = 8, steps: int = 32) -> Finding:
+def sample_sensors(names: tuple[str, ...] = HOSTILE, steps: int = 32) -> Finding:
     rng = np.random.default_rng(5)
-    names = tuple(("fuel_flow", "</script>", "日本 $x$", "=1+1")[i] if i < 4 else f"sensor {i}" for i in range(sensors))
+    sensors = len(names)
     strength = rng.gamma(1.0, 1.0, sensors).astype(np.float32)
     windows = np.stack([np.arange(0, steps, 8), np.arange(8, steps + 8, 8)], axis=1)
     shares = rng.dirichlet(np.ones(len(windows)), sensors).T.astype(np.float32)
@@ -334,6 +335,28 @@ def sample_sensors(sensors: int = 8, steps: int = 32) -> Finding:
     return finding(result, tokens)
 
 
+def sample_features(labels: tuple[str, ...] = HOSTILE, layers: int = 3, heads: int = 4) -> Finding:
+    rng = np.random.default_rng(9)
+    weights = rng.dirichlet(np.full(len(labels), 0.5), (layers, heads, len(labels)))
+    received = weights.mean(axis=1).sum(axis=1)
+    importance = received.mean(axis=0) / len(labels)
+    importance[-1] = np.nan
+    result = FeatureAttention(
+        features=labels,
+        importance=importance.astype(np.float32),
+        received=received.astype(np.float32),
+        attending=rng.random(len(labels)).astype(np.float32),
+        layer_importance=rng.random(layers).astype(np.float32),
+        head_importance=rng.random((layers, heads)).astype(np.float32),
+        weights=weights.mean(axis=(0, 1)).astype(np.float32),
+        axis="sensor",
+        info=("Means over layers and heads.",),
+        warnings=("For interpretation by people.",),
+    )
+    values = rng.normal(size=(24, len(labels))).astype(np.float32)
+    return finding(result, dataclasses.replace(make_tokens(labels), values=values))
+
+
 SAMPLES: dict[str, Callable[[], Finding]] = {
     "attention_pattern": sample_attention,
     "head_scores": sample_heads,
@@ -342,5 +365,6 @@ SAMPLES: dict[str, Callable[[], Finding]] = {
     "attribution": sample_attribution,
     "lens_table": sample_lens,
     "sensor_importance": sample_sensors,
+    "attention_summary": sample_features,
     "table": sample_table,
 }

@@ -17,6 +17,7 @@ from attnviz.hooks import (
     Attribution,
     BadInput,
     Faithfulness,
+    FeatureAttention,
     Finding,
     HeadScores,
     LensTable,
@@ -37,6 +38,7 @@ ALL_RESULTS: tuple[type[Result], ...] = (
     Attribution,
     LensTable,
     SensorImportance,
+    FeatureAttention,
     Table,
     Faithfulness,
 )

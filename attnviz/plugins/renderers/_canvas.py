@@ -40,11 +40,11 @@ def colours_of(name: str, stops: Sequence[str]) -> Colormap:
     return LinearSegmentedColormap.from_list(name, list(stops)).with_extremes(bad="#e3e6eb")
 
 
-def pooled(values: NDArray[Any]) -> NDArray[Any]:
+def pooled(values: NDArray[Any], longest: int = LONGEST_AXIS) -> NDArray[Any]:
     """Axes longer than the picture can show, reduced to the strongest value of each block."""
     for axis in (0, 1):
-        if values.shape[axis] > LONGEST_AXIS:
-            starts = np.linspace(0, values.shape[axis], LONGEST_AXIS + 1).astype(int)[:-1]
+        if values.shape[axis] > longest:
+            starts = np.linspace(0, values.shape[axis], longest + 1).astype(int)[:-1]
             high = np.maximum.reduceat(values, starts, axis=axis)
             low = np.minimum.reduceat(values, starts, axis=axis)
             values = np.where(-low > high, low, high)

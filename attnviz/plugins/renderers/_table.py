@@ -12,6 +12,7 @@ from attnviz.hooks import (
     AttentionPattern,
     Attribution,
     BadInput,
+    FeatureAttention,
     Finding,
     HeadScores,
     LensTable,
@@ -56,6 +57,8 @@ def table(finding: Finding) -> tuple[tuple[str, ...], Rows]:
         return _LENS_COLUMNS, _lens_rows(finding, result)
     if isinstance(result, SensorImportance):
         return _sensor_columns(result), _sensor_rows(result)
+    if isinstance(result, FeatureAttention):
+        return ("Feature", "Attention Score", "Rank", "Times uniform", "Focus of its row"), _feature_rows(result)
     if isinstance(result, Table):
         return result.columns, iter(result.rows)
     raise BadInput(f"No table for a result of kind {result.kind!r}.")
@@ -177,3 +180,13 @@ def _sensor_rows(result: SensorImportance) -> Rows:
             within = {"occlusion": result.occlusion_windows, "gradient_x_input": result.gradient_windows}
             numbers = (number(within[name][w, i]) if name in within else None for name in result.METHODS)
             yield sensor, start, stop - 1, *numbers, None, None
+
+
+def _feature_rows(result: FeatureAttention) -> Rows:
+    """From the most attended feature down; those that nothing can see last, without a rank."""
+    order = np.argsort(-np.nan_to_num(result.importance, nan=-np.inf), kind="stable")
+    known = int(np.isfinite(result.importance).sum())
+    for place, i in enumerate(order.tolist(), 1):
+        share, attending = number(result.importance[i]), number(result.attending[i])
+        times = None if share is None else number(np.float64(share) * known)
+        yield result.features[i], share, place if share is not None else None, times, attending

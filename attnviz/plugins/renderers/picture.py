@@ -22,6 +22,7 @@ from attnviz.hooks import (
     Attribution,
     BadInput,
     Faithfulness,
+    FeatureAttention,
     Finding,
     Floats,
     HeadScores,
@@ -36,7 +37,7 @@ from attnviz.hooks import (
     hookimpl,
     to_jsonable,
 )
-from attnviz.plugins.renderers import sensor_picture
+from attnviz.plugins.renderers import sensor_picture, summary_picture
 from attnviz.plugins.renderers._assets import ALL_RESULTS, boundary, generated_from, need_tokens, token_spans
 from attnviz.plugins.renderers._canvas import (
     ACCENT,
@@ -181,6 +182,7 @@ def _drawing_of(finding: Finding) -> Drawing:
         Attribution: _attribution,
         LensTable: _lens,
         SensorImportance: sensor_picture.draw,
+        FeatureAttention: summary_picture.draw,
         Table: _table,
         Faithfulness: _table,
     }
