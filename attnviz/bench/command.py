@@ -33,7 +33,7 @@ from attnviz.errors import BadInput
 from attnviz.registry import Registry, load_registry
 
 LOADING = ("backend", "revision", "dtype", "device")
-PLANNING = ("models", "methods", "prompts", "limit", "format", "max_new_tokens")
+PLANNING = ("models", "methods", "prompts", "limit", "format", "max_new_tokens", "faithfulness")
 """Options that say what is to be done; without any of them a benchmark that has been begun goes on."""
 
 
@@ -50,6 +50,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--max-new-tokens", type=int, metavar="N", help=f"longest answer ({ANSWER})")
     parser.add_argument(
         "-p", "--param", action="append", default=[], metavar="METHOD.NAME=VALUE", help="parameter; repeatable"
+    )
+    parser.add_argument(
+        "--faithfulness",
+        action="store_true",
+        default=None,
+        help="test every attribution by removing what it points at, beside random orders",
     )
     parser.add_argument("--retry", action="store_true", help="try again what has failed")
     parser.add_argument("--report", action="store_true", help="only write the tables of what is there so far")
@@ -123,6 +129,7 @@ def _asked(options: argparse.Namespace, registry: Registry) -> Plan:
         read_prompts(None if options.prompts is None else Path(options.prompts), options.limit),
         params=_params(options.param),
         loading={name: getattr(options, name) for name in LOADING},
+        faithfulness=bool(options.faithfulness),
         format=options.format or "auto",
         max_new_tokens=length,
     )

@@ -163,7 +163,7 @@ def _plan(data: Mapping[str, Any]) -> Plan:
         and isinstance(plan.loading, dict)
         and plan.format in FORMATS
         and type(plan.max_new_tokens) is int
-        and type(plan.faithfulness) is bool
+        and (plan.faithfulness is None or isinstance(plan.faithfulness, dict))
     )
     if not sane or not plan.cells:
         raise ValueError

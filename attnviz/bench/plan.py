@@ -20,6 +20,10 @@ FORMATS = ("auto", "text", "chat")
 """How a prompt is read: auto = as a chat message where the model has a chat template, else as plain text."""
 DEFAULT_MODELS = ("demo",)
 DEFAULT_METHODS = ("attention", "saliency", "input_x_gradient", "integrated_gradients", "occlusion")
+JUDGE = "faithfulness"
+"""The analysis that judges an attribution."""
+JUDGED = ("method", "settings", "first", "last", "targets", "sources")
+"""Its parameters that follow the method that is judged."""
 ANSWER = 16
 """Most tokens of an answer unless said otherwise."""
 
@@ -49,7 +53,7 @@ class Plan:
     loading         backend, revision, dtype and device of every model
     format          one of FORMATS
     max_new_tokens  longest answer; answers are greedy
-    faithfulness    whether every attribution is tested by removing what it points at
+    faithfulness    parameters of the analysis that judges every attribution; None = none is judged
     """
 
     models: tuple[PlannedModel, ...]
@@ -58,7 +62,7 @@ class Plan:
     loading: Mapping[str, str | None] = field(default_factory=dict)
     format: str = "auto"
     max_new_tokens: int = ANSWER
-    faithfulness: bool = False
+    faithfulness: Mapping[str, Any] | None = None
 
     @property
     def cells(self) -> int:
@@ -89,6 +93,7 @@ def plan_benchmark(
     prompts: Sequence[Prompt],
     *,
     params: Mapping[str, str] | None = None,
+    faithfulness: bool = False,
     **more: Any,
 ) -> Plan:
     """A plan that can be carried out, as far as can be said before a model is loaded.
@@ -96,7 +101,8 @@ def plan_benchmark(
     Args:
         models: menu names, folders, hub ids.
         methods: names of analyses that give an attribution.
-        params: "method.parameter" -> value.
+        params: "method.parameter" -> value; with faithfulness also "faithfulness.parameter".
+        faithfulness: whether every attribution is judged.
         more: the other fields of Plan.
 
     Raises:
@@ -107,12 +113,14 @@ def plan_benchmark(
             raise BadInput(f"--{what}s: expected names separated by commas, got an empty one.")
         if twice := [name for name in names if list(names).count(name) > 1]:
             raise BadInput(f"--{what}s: {twice[0]!r:.80} is named twice. Name it once.")
-    given = _by_method(methods, params or {})
+    judging = (JUDGE,) if faithfulness else ()
+    given = _by_method((*methods, *judging), params or {})
     chosen = [_attributing(registry, name) for name in methods]
     return Plan(
         models=_named(models),
         methods=tuple(PlannedMethod(a.name, to_jsonable(a.resolve(given[a.name])), a.version) for a in chosen),
         prompts=tuple(prompts),
+        faithfulness=_judging(registry, given[JUDGE]) if faithfulness else None,
         **more,
     )
 
@@ -122,6 +130,17 @@ def _attributing(registry: Registry, name: str) -> Analysis:
     if name not in known:
         raise UnknownName("method of attribution", name, known)
     return known[name]
+
+
+def _judging(registry: Registry, given: Mapping[str, str]) -> dict[str, Any]:
+    """Parameters of the analysis that judges, without those that follow the method."""
+    if JUDGE not in registry.analyses:
+        raise UnknownName("analysis", JUDGE, registry.analyses)
+    if own := [name for name in given if name in JUDGED]:
+        raise BadInput(f"-p {JUDGE}.{own[0]}: it follows the method that is judged. Leave it out.")
+    resolved = registry.analyses[JUDGE].resolve(given)
+    found: dict[str, Any] = to_jsonable({name: value for name, value in resolved.items() if name not in JUDGED})
+    return found
 
 
 def _by_method(methods: Sequence[str], params: Mapping[str, str]) -> dict[str, dict[str, str]]:

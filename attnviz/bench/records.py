@@ -43,7 +43,7 @@ class Cell:
     attribution_time      wall seconds of the method, saving not included;  cpu_seconds  of all threads meanwhile
     peak_memory_mb        most memory of the process meanwhile, model included; on a GPU that of its tensors (MB = 1e6)
     completeness_delta    largest completeness gap of any target, in the unit of the scores
-    comprehensiveness …   see the faithfulness analysis; random: of a random order of the same sources
+    comprehensiveness …   means over targets, see the faithfulness analysis; random: of random orders of the sources
     """
 
     model: str
@@ -65,6 +65,12 @@ class Cell:
     comprehensiveness_random: float | None = None
     sufficiency: float | None = None
     sufficiency_random: float | None = None
+    deletion_auc: float | None = None
+    deletion_auc_random: float | None = None
+    insertion_auc: float | None = None
+    insertion_auc_random: float | None = None
+    kendall_tau: float | None = None
+    kendall_tau_random: float | None = None
     faithfulness_time: float | None = None
     device: str = ""
 
@@ -76,7 +82,10 @@ class Cell:
         return self.token_count / self.attribution_time
 
 
-_SIGNED = {"comprehensiveness", "comprehensiveness_random", "sufficiency", "sufficiency_random"}
+_NEVER_NEGATIVE = {
+    *("seconds", "cpu_seconds", "generation_time", "attribution_time", "faithfulness_time"),
+    *("peak_memory_mb", "completeness_delta"),
+}
 Record = TypeVar("Record", Loaded, Cell)
 
 
@@ -109,6 +118,11 @@ def _value(value: Any, kind: str, name: str, where: str) -> Any:
         return value
     if plain == "int" and type(value) is int and 0 <= value < 1 << 62:
         return value
-    if plain == "float" and type(value) in (int, float) and math.isfinite(value) and (value >= 0 or name in _SIGNED):
+    if (
+        plain == "float"
+        and type(value) in (int, float)
+        and math.isfinite(value)
+        and (value >= 0 or name not in _NEVER_NEGATIVE)
+    ):
         return float(value)
     raise BadInput(f"{where}: expected {plain} as {name}, got {value!r:.60}.")

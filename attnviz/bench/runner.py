@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from attnviz.bench.faithfulness import judged
 from attnviz.bench.folder import read_cell, result_path, write_cell, write_loaded
 from attnviz.bench.meter import measured
 from attnviz.bench.plan import Plan, PlannedMethod, PlannedModel
@@ -168,6 +169,11 @@ def _cell(work: Work, model: PlannedModel, run: TracedRun, method: PlannedMethod
             peak_memory_mb=took.peak_memory_mb,
             completeness_delta=_largest_gap(finding),
         )
+        if work.plan.faithfulness is not None:
+            work.progress.say(f"{model.name}, prompt {cell.prompt}, {method.name}, faithfulness")
+            with stage("faithfulness"), measured() as took:
+                figures = judged(run, method, work.plan.faithfulness)
+            cell = replace(cell, faithfulness_time=took.seconds, **figures)  # type: ignore[arg-type]  # names of fields
         with stage("saving"):
             path = result_path(work.folder, model, method.name, cell.prompt)
             path.parent.mkdir(parents=True, exist_ok=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from attnviz.bench.faithfulness import FIGURES
 from attnviz.bench.folder import Benchmark
 from attnviz.bench.insights import insights
 from attnviz.bench.statistics import Pair, pairs
@@ -61,8 +62,9 @@ def _of(pair: Pair, row: Mapping[str, Any]) -> Iterator[str]:
     if row["completeness_delta"] is not None:
         yield f"Largest completeness gap: {_number(row['completeness_delta'])}"
     if row["comprehensiveness"] is not None:
-        for name in ("comprehensiveness", "sufficiency"):
-            yield f"{name.capitalize()}: {_number(row[name])} (random order: {_number(row[f'{name}_random'])})"
+        for name in FIGURES:
+            title, chance = name.capitalize().replace("_", " "), _number(row[f"{name}_random"])
+            yield f"{title}: {_number(row[name])} (random orders: {chance})"
     for cell in pair.failed[:SHOWN]:
         yield f"Failed at {cell.error_stage}, prompt {cell.prompt}: {' '.join(cell.error.split())}"
     if len(pair.failed) > SHOWN:

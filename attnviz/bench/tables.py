@@ -16,6 +16,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from attnviz.bench.faithfulness import FIGURES
 from attnviz.bench.folder import Benchmark
 from attnviz.bench.records import Cell
 from attnviz.bench.statistics import Pair, deviation, mean, pairs, stages
@@ -23,7 +24,7 @@ from attnviz.plugins.renderers.csv_file import safe_cell
 
 Value = str | int | float | None
 Rows = list[dict[str, Value]]
-FAITHFUL = ("comprehensiveness", "comprehensiveness_random", "sufficiency", "sufficiency_random")
+FAITHFUL = tuple(name for figure in FIGURES for name in (figure, f"{figure}_random"))
 STATISTICS: Mapping[str, Callable[[Sequence[float]], float | None]] = {
     "mean": mean,
     "sum": math.fsum,

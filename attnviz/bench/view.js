@@ -1,6 +1,7 @@
 // A benchmark: cards, time per method, prompt tokens per second, memory, faithfulness against time, sentences, errors.
 const SVG = "http://www.w3.org/2000/svg";
 const SHORT = 44;
+const FIGURES = [["comprehensiveness", "Comprehensiveness"], ["sufficiency", "Sufficiency"], ["deletion_auc", "Deletion AUC"], ["insertion_auc", "Insertion AUC"], ["kendall_tau", "Kendall tau-b"]];
 const PALETTE = { light: ["#b4530a", "#1f6feb", "#0e7490", "#7c3aed", "#be185d", "#4d7c0f"], dark: ["#f59e4c", "#6aa8ff", "#3fc1d6", "#b79bff", "#f472b6", "#a3d65c"] };
 const state = { models: new Set(data.models), methods: new Set(data.methods), by: data.models.length > 1 ? "method" : "model", sort: "value", scale: "linear" };
 
@@ -171,14 +172,15 @@ function tableOf(columns, lines) {
 
 function faithfulness(found) {
   const known = found.filter((row) => row.comprehensiveness !== null);
-  if (!known.length) return [make("p", { class: "av-info" }, data.faithfulness ? "Nothing measured yet." : "Not measured.")];
+  if (!known.length) return [make("p", { class: "av-info" }, data.faithfulness ? "Nothing measured yet." : "Not measured. Run the benchmark with --faithfulness.")];
   const lines = known.map((row) => {
     const dot = make("span", { class: "bm-dot", "aria-hidden": "true" });
     dot.style.background = colourOf(row);
-    return [make("span", {}, dot, named(row.method)), named(row.model), seconds(row.time), significant(row.comprehensiveness), significant(row.comprehensiveness_random), significant(row.sufficiency), significant(row.sufficiency_random)];
+    const figures = FIGURES.map(([name]) => `${significant(row[name])} (${significant(row[`${name}_random`])})`);
+    return [make("span", {}, dot, named(row.method)), named(row.model), seconds(row.time), ...figures];
   });
-  const columns = ["Method", "Model", "Time", "Comprehensiveness", "Random order", "Sufficiency", "Random order"];
-  return [make("div", { class: "bm-scroll" }, scatter(known)), make("p", { class: "av-caption" }, "A dot is a method, the dash below or above it a random order of the same sources: a method that points at what matters stands well above its dash."), tableOf(columns, lines)];
+  const columns = ["Method", "Model", "Time", ...FIGURES.map(([, title]) => title)];
+  return [make("div", { class: "bm-scroll" }, scatter(known)), make("p", { class: "av-caption" }, "A dot is a method, the dash below or above it the mean of random orders of the same sources: a method that points at what matters stands well above its dash. In the table the random mean is in brackets; of sufficiency and deletion less is better."), tableOf(columns, lines)];
 }
 
 // ------------------------------------------------------------------------------------------------ sentences and errors

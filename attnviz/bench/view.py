@@ -33,7 +33,7 @@ def view_data(benchmark: Benchmark) -> dict[str, Any]:
         "cells": len(benchmark.cells),
         "planned": plan.cells,
         "rows": [_row(row) for row in method_rows(benchmark)],
-        "faithfulness": plan.faithfulness,
+        "faithfulness": plan.faithfulness is not None,
         "insights": [asdict(insight) for insight in insights(found)],
         "errors": _errors(benchmark),
     }

@@ -42,7 +42,7 @@ def plan(**changes):
         "methods": (PlannedMethod("fast", {}, "1"), PlannedMethod("slow", {"steps": None}, "1")),
         "prompts": tuple(Prompt(i, f"{HOSTILE} {i}") for i in (1, 2, 3)),
         "loading": {"backend": "auto", "revision": None, "dtype": "auto", "device": "auto"},
-        "faithfulness": True,
+        "faithfulness": {"removal": "unk"},
     }
     return Plan(**{**options, **changes})
 

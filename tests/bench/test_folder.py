@@ -96,7 +96,7 @@ def test_a_field_more_or_less_is_refused():
         (["plan", "prompts", 0, "id"], 7),
         (["plan", "prompts", 0, "text"], None),
         (["plan", "max_new_tokens"], "many"),
-        (["plan", "faithfulness"], None),
+        (["plan", "faithfulness"], True),
     ],
 )
 def test_a_changed_plan_is_refused_in_one_line(folder, path, value):

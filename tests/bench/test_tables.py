@@ -85,7 +85,7 @@ def test_the_summary():
     assert text.startswith("Attribution benchmark - 2026-01-01 00:00:00 UTC\n\nTotal prompts: 3\nCells: 12 of 12\n")
     assert "A / fast\n  Success rate: 100.0% (3/3)\n  Model loading: 5 s\n  Attribution: 6 s, 12 CPU s\n" in text
     assert "B / slow\n  Success rate: 0.0% (0/3)\n" in text
-    assert "Comprehensiveness: 0.5 (random order: 0.2)" in text
+    assert "Comprehensiveness: 0.5 (random orders: 0.2)" in text
     assert "Failed at attribution, prompt 3: =cmd()" in text
     assert "Not finished" not in text
     assert "Not finished" in summary(replace(benchmark(), cells=benchmark().cells[:5]))
