@@ -29,19 +29,23 @@ def default_session() -> Session:
     """The session behind `attnviz.load`, over all plugins that are found; made on first use."""
     from attnviz.registry import load_registry
     from attnviz.session import Session
+    from attnviz.settings import read_settings
 
-    return Session(load_registry())
+    return Session(load_registry(), settings=read_settings())
 
 
-def load(source: Any = "demo", **options: Any) -> LoadedModel:
+def load(source: Any = None, **options: Any) -> LoadedModel:
     """Load a model: "demo", a hub id, a folder, a (module, tokenizer) pair, or a torch module that reads numbers.
+
+    Nothing given = $ATTNVIZ_MODEL, else "demo".
 
     Options: backend ("auto", "hf"), revision, dtype ("auto", "float32" …), device ("auto", "cpu", "cuda" …).
 
     Raises:
         attnviz.errors.AttnvizError: nothing can load it; the message says why.
     """
-    return default_session().load(source, **options)
+    session = default_session()
+    return session.load(session.settings.model or "demo" if source is None else source, **options)
 
 
 def read_attribution(path: str | PathLike[str], *, format: str = "auto", **params: Any) -> SavableFinding:

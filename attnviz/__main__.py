@@ -17,12 +17,14 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from attnviz.bench.command import add_options as add_bench_options
 from attnviz.bench.command import run as _bench
 from attnviz.errors import AttnvizError, BadInput, UnknownName
+from attnviz.settings import Settings, read_settings, start_logging, take_file
 
 if TYPE_CHECKING:
     from attnviz.registry import Registry
     from attnviz.session import LoadedModel, Session
 
 TEXT_BYTES = 4 << 20
+_MODEL_HELP = "menu name, folder or hub id ({})"
 _PARAM_KEYS = ("name", "type", "default", "minimum", "maximum", "choices", "help")
 
 
@@ -36,7 +38,12 @@ class _Parser(argparse.ArgumentParser):
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
     try:
-        options = _parser().parse_args(arguments)
+        for line in take_file(Path.cwd()):
+            print(f"attnviz: {line}", file=sys.stderr)
+        settings = read_settings()
+        start_logging(settings)
+        options = _parser(settings).parse_args(arguments)
+        options.settings = settings
         return int(options.act(options) or 0)
     except AttnvizError as error:
         print(f"attnviz: {_one_line(error)}", file=sys.stderr)
@@ -53,7 +60,8 @@ def _one_line(error: AttnvizError) -> str:
     return " ".join(str(error).split())
 
 
-def _parser() -> _Parser:
+def _parser(settings: Settings) -> _Parser:
+    model = settings.model or "demo"
     parser = _Parser(prog="attnviz", description="See how a transformer came to its answer.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=_Parser)
 
@@ -75,7 +83,7 @@ def _parser() -> _Parser:
     models.add_argument("--json", action="store_true", help="print JSON")
 
     card = command("card", _card, "Say what is known of a model before any run, and what runs of some lengths take.")
-    card.add_argument("model", metavar="MODEL", nargs="?", default="demo", help="menu name, folder or hub id (demo)")
+    card.add_argument("model", metavar="MODEL", nargs="?", default=model, help=_MODEL_HELP.format(model))
     _loading_options(card)
     card.add_argument("--tokens", type=int, nargs="+", metavar="N", help="lengths of the runs to estimate")
     card.add_argument("--json", action="store_true", help="print JSON")
@@ -87,7 +95,7 @@ def _parser() -> _Parser:
 
     run = command("run", _run, "Run one analysis and print its result as JSON.")
     run.add_argument("analysis", metavar="ANALYSIS", help="a name from `attnviz plugins --kind analyses`")
-    _prompt_options(run)
+    _prompt_options(run, model)
     run.add_argument("-p", "--param", action="append", default=[], metavar="NAME=VALUE", help="parameter; repeatable")
     run.add_argument("--out", metavar="FILE", help="write .json, .csv, .html, .png or .svg instead of printing")
 
@@ -102,13 +110,9 @@ def _parser() -> _Parser:
     )
 
     generate = command("generate", _generate, "Let the model answer and print tokens and answer as JSON.")
-    _prompt_options(generate)
+    _prompt_options(generate, model)
     generate.add_argument("--category", default="", help="a label kept with the run")
-    generate.add_argument("--max-new-tokens", type=int, default=40, metavar="N", help="longest answer (40)")
-    generate.add_argument("--temperature", type=float, default=0.0, metavar="X", help="0 = greedy (default)")
-    generate.add_argument("--top-p", type=float, default=1.0, metavar="X", help="nucleus sampling (1)")
-    generate.add_argument("--repetition-penalty", type=float, default=1.0, metavar="X", help="1 = none (default)")
-    generate.add_argument("--seed", type=int, metavar="S", help="makes a sampled answer repeatable")
+    _sampling_options(generate, settings)
     generate.add_argument(
         "--stop", action="append", default=[], metavar="TEXT", help="end when the answer contains this; repeatable"
     )
@@ -119,7 +123,22 @@ def _parser() -> _Parser:
     return parser
 
 
-def _prompt_options(parser: argparse.ArgumentParser) -> None:
+def _sampling_options(parser: argparse.ArgumentParser, settings: Settings) -> None:
+    """Options of how an answer is made; what is not given is as in the settings."""
+
+    def number(name: str, kind: type, mark: str, text: str) -> None:
+        default = getattr(settings, name.replace("-", "_"))
+        shown = "any" if default is None else f"{default:g}"
+        parser.add_argument(f"--{name}", type=kind, default=default, metavar=mark, help=f"{text} ({shown})")
+
+    number("max-new-tokens", int, "N", "longest answer")
+    number("temperature", float, "X", "of sampling; 0 = greedy")
+    number("top-p", float, "X", "nucleus sampling; 1 = none")
+    number("repetition-penalty", float, "X", "1 = none")
+    number("seed", int, "S", "makes a sampled answer repeatable")
+
+
+def _prompt_options(parser: argparse.ArgumentParser, model: str) -> None:
     """Options of a model and of what it is to read."""
     given = parser.add_mutually_exclusive_group(required=True)
     given.add_argument("--text", help="the prompt")
@@ -128,7 +147,7 @@ def _prompt_options(parser: argparse.ArgumentParser) -> None:
     given.add_argument(
         "--array", metavar="FILE", help="numbers for a model that reads them: .npy, or .csv of [time, channel]"
     )
-    parser.add_argument("--model", default="demo", help="menu name, folder or hub id (demo)")
+    parser.add_argument("--model", default=model, help=_MODEL_HELP.format(model))
     _loading_options(parser)
 
 
@@ -149,7 +168,7 @@ def _loading_options(parser: argparse.ArgumentParser) -> None:
 def _serve(options: argparse.Namespace) -> None:
     from attnviz.ui import serve
 
-    serve(_registry(options), host=options.host, port=options.port)
+    serve(_session(options), host=options.host, port=options.port)
 
 
 def _plugins(options: argparse.Namespace) -> None:
@@ -307,7 +326,7 @@ def _registry(options: argparse.Namespace) -> Registry:
 def _session(options: argparse.Namespace) -> Session:
     from attnviz.session import Session
 
-    return Session(_registry(options))
+    return Session(_registry(options), settings=options.settings)
 
 
 def _model(session: Session, options: argparse.Namespace) -> LoadedModel:

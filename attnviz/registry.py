@@ -12,10 +12,11 @@ import importlib.metadata
 import importlib.util
 import inspect
 import os
+import re
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType, ModuleType
@@ -84,6 +85,16 @@ class Registry:
         for analysis in self.analyses.values():
             tabs.setdefault(analysis.group, []).append(analysis)
         return tabs
+
+    def beginning_with(self, source: str) -> Registry:
+        """The same, with this model as the menu's default; a folder or hub id that is not on the menu comes onto it."""
+        chosen = source
+        entries = {name: replace(entry, default=name == source) for name, entry in self.models.items()}
+        if source not in entries:
+            chosen = re.sub(r"[^A-Za-z0-9._/-]", "-", source).lstrip("._/-") or "chosen"
+            own = ModelEntry(chosen, source, source, "chosen in the settings", "see its card", default=True)
+            entries = {chosen: own, **{name: entry for name, entry in entries.items() if name != chosen}}
+        return replace(self, models=MappingProxyType(entries))
 
 
 @dataclass(frozen=True)

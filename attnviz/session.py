@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import logging
 import os
 import secrets
 import tempfile
@@ -57,6 +58,9 @@ from attnviz.hooks import (
 from attnviz.provenance import array_digest, provenance, reference_digest
 from attnviz.registry import Failure, Registry
 from attnviz.runfile import SavedRun, read_run, write_run
+from attnviz.settings import Settings
+
+log = logging.getLogger(__name__)
 
 Progress = Callable[[float, str], None]
 MODELS_KEPT = 3
@@ -114,8 +118,20 @@ def on_device(task: Task) -> tuple[Trace | None, Result | None]:
 class Session:
     """Everything a user does, over one registry."""
 
-    def __init__(self, registry: Registry, *, trace_bytes: int = TRACE_BYTES, finding_bytes: int = FINDING_BYTES):
-        self.registry = registry
+    def __init__(
+        self,
+        registry: Registry,
+        *,
+        settings: Settings | None = None,
+        trace_bytes: int = TRACE_BYTES,
+        finding_bytes: int = FINDING_BYTES,
+    ):
+        """
+        Args:
+            settings: what holds where nothing else is said; the model named there becomes the menu's default.
+        """
+        self.settings = settings or Settings()
+        self.registry = registry.beginning_with(self.settings.model) if self.settings.model else registry
         self.id = secrets.token_urlsafe(12)
         self._models: LRUCache[ModelSpec, Model] = LRUCache(MODELS_KEPT)
         self._cards: LRUCache[ModelSpec, ModelCard] = LRUCache(CARDS_KEPT)
@@ -182,8 +198,10 @@ class Session:
             raise BadInput(
                 "No model given. Expected a menu name, a folder or a hub id; `attnviz models` lists the menu."
             )
-        if entry and backend == "auto":
-            backend = entry.backend
+        if backend == "auto":
+            backend = entry.backend if entry and entry.backend != "auto" else self.settings.backend
+        dtype = self.settings.dtype if dtype == "auto" else dtype
+        device = self.settings.device if device == "auto" else device
         return ModelSpec(text, revision, backend, dtype, device)
 
     def _backend(self, spec: ModelSpec) -> str:
@@ -212,8 +230,10 @@ class Session:
             if found is None:
                 if spec.backend not in self.registry.backends:
                     raise UnknownName("backend", spec.backend, self.registry.backends)
+                started = time.perf_counter()
                 with _LOADING:
                     found = self.registry.backends[spec.backend].load(spec)
+                log.info("loaded %.200s in %.2f s", spec.source, time.perf_counter() - started)
                 with self._lock:
                     self._models[spec] = found
                     self._cards[spec] = found.card
@@ -284,6 +304,7 @@ class Session:
             if found is None:
                 found, _ = on_device(Task(self.id, run, capture=True, want=want))
                 assert found is not None
+                log.info("captured %d tokens in %.2f s", len(run.tokens), found.seconds)
                 self._keep_trace(key, want, found)
             return found.narrowed(Want())
 
@@ -313,13 +334,22 @@ class Session:
         for param in sorted(analysis.params, key=lambda p: p.type != "layer"):  # heads depend on the layer
             value = params[param.name]
             if param.type == "layer":
-                layer = params[param.name] = _in_range(param, value, len(layers), _first_with_attention(run.model.card))
+                layer = params[param.name] = _in_range(param, value, len(layers), self.first_layer(run.model))
             elif param.type == "head":
                 chosen = layers[layer : layer + 1] if isinstance(layer, int) else layers
                 params[param.name] = _in_range(param, value, max((c.heads for c in chosen), default=0), 0)
             elif param.type == "token":
                 params[param.name] = _in_range(param, value, len(run.tokens), len(run.tokens) - 1)
         return params
+
+    def first_layer(self, model: LoadedModel) -> int:
+        """The layer to begin with: the one of the settings, else the first with attention."""
+        chosen, count = self.settings.layer, len(model.card.layers)
+        if chosen is None:
+            return _first_with_attention(model.card)
+        if not -count <= chosen < count:
+            raise BadInput(f"ATTNVIZ_LAYER: expected a layer of {model.name}, {-count} to {count - 1}, got {chosen}.")
+        return chosen % count
 
     def analyze(
         self, run: TracedRun, name: str, params: Mapping[str, Any], progress: Progress = _quiet
@@ -342,6 +372,7 @@ class Session:
             if found is not None:
                 spent = time.perf_counter() - started
                 found = dataclasses.replace(found, run=run.id, cached=True, seconds=spent)
+                log.debug("%s of %d tokens: cached", name, len(run.tokens))
                 return SavableFinding(**_shallow(found), session=self)
             result = self._compute_once(run.run, analysis, resolved, progress)
             finding = Finding(
@@ -357,6 +388,7 @@ class Session:
                 seconds=time.perf_counter() - started,
                 layers=tuple(layer.name for layer in run.model.card.layers),
             )
+            log.info("%s of %d tokens in %.2f s", name, len(run.tokens), finding.seconds)
             with self._lock:
                 _keep(self._findings, key, finding)
             return SavableFinding(**_shallow(finding), session=self)

@@ -1,4 +1,4 @@
-"""One Chromium for all browser tests of a run."""
+"""One Chromium for all browser tests of a run; one thread for numbers, also in the programs that tests start."""
 
 from __future__ import annotations
 
@@ -8,6 +8,10 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+
+# Before torch is imported. The models of the tests are tiny, and two threads that wait for each other on a busy machine
+# are many times slower than one.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 FLAGS = [
     "--no-sandbox",

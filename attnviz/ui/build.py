@@ -89,7 +89,7 @@ def _lay_out(session: Session, finished: wishes.Finished) -> Page:
     run, place = gr.State(""), gr.JSON(visible=False)
     with gr.Row(elem_id="app-page"):
         with gr.Column(elem_id="app-side", scale=0, min_width=300):
-            side = left.build_sidebar(session.registry)
+            side = left.build_sidebar(session)
         with gr.Column(elem_id="app-main", scale=1, min_width=320):
             live = live_answer()
             strip = token_strip()
@@ -295,7 +295,7 @@ def open_first(page: Page, place: Place, values: Mapping[Any, Any], asker: Asker
         if not registry.models and "model" not in place.url:
             yield {side.notice: _info("No model is on the menu. Choose one and press Run.")}
             return
-        wish = wishes.wish_of_address(place.url, registry)
+        wish = wishes.wish_of_address(place.url, page.session)
         if place.url:
             yield _column(page, wish)
         if not wishes.may_load(wish, page.loaded):
@@ -428,6 +428,8 @@ def _show_run(
     selection: Mapping[str, int] = {}
     try:
         selection = address_selection(place.url, heads, len(run.tokens))
+        if page.session.settings.layer is not None and place.selection.get("layer") is None:
+            selection = {"layer": page.session.first_layer(run.model), **selection}
     except Exception as error:  # the run is there all the same
         notice = error_notice(error)
     value = {**run_value(run, wishes.address_of(wish, run), selection), "ask": ask}
@@ -485,6 +487,8 @@ def _column(page: Page, wish: wishes.Wish) -> Updates:
         side.temperature: wish.temperature,
         side.seed: "" if wish.seed is None else str(wish.seed),
         side.stop: wishes.write_stops(wish.stop),
+        side.top_p: wish.top_p,
+        side.repetition_penalty: wish.repetition_penalty,
         side.examples: examples_value(entry.examples if entry else ()),
     }
 

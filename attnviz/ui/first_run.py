@@ -21,7 +21,7 @@ def make_ready(finished: Finished) -> None:
     What fails here fails again, with its message, when the page asks; here it only goes to the log.
     """
     session = finished.session
-    wish = first_wish(session.registry)
+    wish = first_wish(session)
     if wish is None:
         return
     try:
@@ -63,4 +63,5 @@ def is_of(run: TracedRun, wish: Wish) -> bool:
     spans = [span for span in run.tokens.offsets[asked[0].start : asked[0].stop] if span[0] >= 0]
     said = run.text[spans[0][0] : spans[-1][1]] if spans else ""
     greedy = run.run.sampling.temperature == 0 and not wish.temperature and not wish.stop
+    greedy = greedy and run.run.sampling.repetition_penalty == wish.repetition_penalty
     return wish.answer and greedy and said == wish.prompt and run.run.sampling.max_new_tokens == wish.length

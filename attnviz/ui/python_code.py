@@ -33,7 +33,8 @@ def reproduce(run: TracedRun, registry: Registry, analysis: str, params: Mapping
 def load_arguments(run: TracedRun, registry: Registry) -> str:
     """What `attnviz.load` takes to give the model of a run."""
     spec = run.run.spec
-    listed = run.run.model in registry.models
+    entry = registry.models.get(run.run.model)
+    listed = entry is not None and entry.title != entry.source  # else it is on the menu by a setting of this machine
     options = {"revision": spec.revision, "dtype": spec.dtype, "device": spec.device}
     if len(registry.backends) > 1:
         options["backend"] = spec.backend
@@ -48,6 +49,8 @@ def _run(run: TracedRun) -> str:
     options: dict[str, Any] = {"max_new_tokens": length_of(run.run), "temperature": sampling.temperature}
     if sampling.temperature > 0:
         options["seed"] = sampling.seed
+    drawn = ("top_p", "repetition_penalty")
+    options |= {name: getattr(sampling, name) for name in drawn if getattr(sampling, name) != 1}
     if sampling.stop:
         options["stop"] = list(sampling.stop)
     given = "".join(f", {k}={v!r}" for k, v in options.items())

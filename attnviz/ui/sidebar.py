@@ -7,9 +7,9 @@ from typing import Any
 
 import gradio as gr
 
-from attnviz.registry import Registry
+from attnviz.session import Session
 from attnviz.ui.components import pieces
-from attnviz.ui.wish import FORMATS, NEW_TOKENS, OWN, default_entry, default_prompt
+from attnviz.ui.wish import FORMATS, OWN, default_entry, default_prompt
 
 DEVICES = ("auto", "cpu", "cuda", "mps", "spread", "ndif")
 STOP_TEXTS = "none; one on each line, \\n = new line"
@@ -36,6 +36,8 @@ class Sidebar:
     backend: gr.Dropdown
     device: gr.Dropdown
     category: gr.Dropdown
+    top_p: gr.Number
+    repetition_penalty: gr.Number
     examples: gr.HTML
 
     @property
@@ -54,11 +56,14 @@ class Sidebar:
             self.category,
             self.format,
             self.stop,
+            self.top_p,
+            self.repetition_penalty,
         ]
 
 
-def build_sidebar(registry: Registry) -> Sidebar:
+def build_sidebar(session: Session) -> Sidebar:
     """Lay out the left column inside the open Blocks."""
+    registry, settings = session.registry, session.settings
     entry = default_entry(registry)
     examples = entry.examples if entry else ()
     menu = [(f"{e.title} ({e.size})", e.name) for e in registry.models.values()]
@@ -86,12 +91,23 @@ def build_sidebar(registry: Registry) -> Sidebar:
     with gr.Column(scale=0, min_width=0, elem_classes="app-answering") as answering:
         with gr.Row(elem_classes="app-answer-row"):
             length = gr.Number(
-                NEW_TOKENS, label="New tokens", precision=0, minimum=1, min_width=60, elem_id="app-length"
+                settings.max_new_tokens,
+                label="New tokens",
+                precision=0,
+                minimum=1,
+                min_width=60,
+                elem_id="app-length",
             )
             temperature = gr.Number(
-                0.0, label="Temperature", minimum=0, step=0.1, min_width=60, elem_id="app-temperature"
+                settings.temperature,
+                label="Temperature",
+                minimum=0,
+                step=0.1,
+                min_width=60,
+                elem_id="app-temperature",
             )
-            seed = gr.Textbox("", label="Seed", max_lines=1, min_width=60, placeholder="any", elem_id="app-seed")
+            drawn = "" if settings.seed is None else str(settings.seed)
+            seed = gr.Textbox(drawn, label="Seed", max_lines=1, min_width=60, placeholder="any", elem_id="app-seed")
         stop = gr.Textbox(
             "", label="Stop texts", lines=1, max_lines=4, placeholder=STOP_TEXTS, elem_id="app-stop", submit_btn=False
         )
@@ -104,6 +120,18 @@ def build_sidebar(registry: Registry) -> Sidebar:
             form = gr.Dropdown(list(FORMATS), value="auto", label="Prompt is", min_width=80, elem_id="app-format")
             category = gr.Dropdown(
                 ["", *kinds], value="", label="Category", allow_custom_value=True, min_width=80, elem_id="app-category"
+            )
+        with gr.Row():
+            top_p = gr.Number(
+                settings.top_p, label="Top-p", minimum=0, maximum=1, step=0.05, min_width=80, elem_id="app-top-p"
+            )
+            penalty = gr.Number(
+                settings.repetition_penalty,
+                label="Repetition penalty",
+                minimum=0,
+                step=0.05,
+                min_width=80,
+                elem_id="app-penalty",
             )
     gr.Markdown("Examples", elem_classes="app-heading")
     shown = pieces.example_list(examples)
@@ -133,5 +161,7 @@ def build_sidebar(registry: Registry) -> Sidebar:
         backend,
         device,
         category,
+        top_p,
+        penalty,
         shown,
     )

@@ -12,9 +12,10 @@ from typing import Any
 from cachetools import LRUCache
 
 from attnviz.errors import BadInput, UnknownName
-from attnviz.hooks import ModelEntry
+from attnviz.hooks import ModelEntry, Sampling
 from attnviz.registry import Registry
 from attnviz.session import LoadedModel, Session, TracedRun
+from attnviz.settings import Settings
 from attnviz.ui.background import Job
 from attnviz.ui.describe import length_of
 from attnviz.ui.live import GrowingAnswer
@@ -27,7 +28,8 @@ CHOSEN = ("format", "backend", "device")
 """What is in the address only if it is not "auto"."""
 LONGEST_ADDRESS = 6000
 """Characters of a prompt that still goes into the address."""
-NEW_TOKENS = 40
+DRAWN = ("temperature", "top_p", "repetition_penalty")
+"""Numbers of how an answer is drawn."""
 FINISHED_KEPT = 64
 BROWSERS_KEPT = 256
 
@@ -48,6 +50,8 @@ class Wish:
     category: str
     format: str = "auto"
     stop: tuple[str, ...] = ()
+    top_p: float = 1.0
+    repetition_penalty: float = 1.0
 
     @property
     def source(self) -> str:
@@ -68,6 +72,8 @@ def asked(
     category: str | None,
     form: str | None,
     stop: str | None,
+    top_p: float | None = 1.0,
+    repetition_penalty: float | None = 1.0,
 ) -> Wish:
     """The wish of the left column; an emptied field counts as empty text.
 
@@ -78,7 +84,8 @@ def asked(
         raise BadInput(f"Seed: expected a whole number from 0, or nothing, got {seed[:40]!r}.")
     texts = (backend or "auto", device or "auto", category or "", form or "auto")
     numbers = (length, temperature, int(seed) if seed else None)
-    return Wish(model or "", own or "", prompt or "", bool(answer), *numbers, *texts, stop=read_stops(stop or ""))
+    drawn = (1.0 if value is None else value for value in (top_p, repetition_penalty))  # emptied: without effect
+    return Wish(model or "", own or "", prompt or "", bool(answer), *numbers, *texts, read_stops(stop or ""), *drawn)
 
 
 _ESCAPES = {"n": "\n", "t": "\t", "\\": "\\"}
@@ -116,9 +123,9 @@ def default_prompt(entry: ModelEntry | None) -> str:
     return entry.examples[0][1] if entry and entry.examples else "The cat sat on the mat."
 
 
-def first_wish(registry: Registry) -> Wish | None:
+def first_wish(session: Session) -> Wish | None:
     """What the first screen asks for; None where no model is on the menu."""
-    return wish_of_address({}, registry) if default_entry(registry) else None
+    return wish_of_address({}, session) if default_entry(session.registry) else None
 
 
 class Finished:
@@ -240,6 +247,8 @@ def _answered(session: Session, model: LoadedModel, wish: Wish, prompt: Mapping[
         **prompt,
         max_new_tokens=length,
         temperature=temperature,
+        top_p=float(wish.top_p),
+        repetition_penalty=float(wish.repetition_penalty),
         seed=seed,
         stop=wish.stop,
         category=wish.category,
@@ -257,13 +266,20 @@ def address_of(wish: Wish, run: TracedRun) -> dict[str, str]:
     sampling = run.run.sampling
     said["answer"] = str(length_of(run.run))
     if sampling is not None and sampling.temperature > 0:
-        said |= {"temperature": repr(sampling.temperature), "seed": str(sampling.seed)}
+        said |= {"seed": str(sampling.seed)}
     if sampling is not None:
+        said |= {name: repr(float(getattr(sampling, name))) for name in DRAWN if _worth_saying(name, sampling, run)}
         said["stop"] = write_stops(sampling.stop)
     return {key: value for key, value in said.items() if value}
 
 
-def wish_of_address(url: Mapping[str, str], registry: Registry) -> Wish:
+def _worth_saying(name: str, sampling: Sampling, run: TracedRun) -> bool:
+    """Whether an address has to give this number: it, or what holds here without one, is not the usual."""
+    usual = getattr(Settings(), name)
+    return not usual == getattr(sampling, name) == getattr(run.model.session.settings, name)
+
+
+def wish_of_address(url: Mapping[str, str], session: Session) -> Wish:
     """What an address asks for; what it leaves out is as on the first screen.
 
     Raises:
@@ -272,6 +288,7 @@ def wish_of_address(url: Mapping[str, str], registry: Registry) -> Wish:
     if "long" in url and "prompt" not in url:
         text = f"The prompt of this link was too long for an address ({url['long'][:20]} characters)."
         raise BadInput(f"{text} Paste it into the prompt and press Run.")
+    registry, settings = session.registry, session.settings
     entry = default_entry(registry)
     source = url.get("model", entry.name if entry else "")
     listed = source in registry.models
@@ -282,11 +299,13 @@ def wish_of_address(url: Mapping[str, str], registry: Registry) -> Wish:
         own="" if listed else source,
         prompt=prompt,
         answer=answer is None or answer > 0,
-        length=answer or NEW_TOKENS,
-        temperature=_number(url, "temperature") or 0.0,
-        seed=_whole(url, "seed"),
+        length=answer or settings.max_new_tokens,
+        seed=_whole(url, "seed") if "seed" in url else settings.seed,
         category=url.get("category", "")[:200],
         stop=read_stops(url.get("stop", "")),
+        temperature=_number(url, "temperature", settings.temperature),
+        top_p=_number(url, "top_p", settings.top_p),
+        repetition_penalty=_number(url, "repetition_penalty", settings.repetition_penalty),
         **{name: url.get(name, "auto") for name in CHOSEN},
     )
 
@@ -300,9 +319,9 @@ def may_load(wish: Wish, known: set[str]) -> bool:
     return wish.model != OWN or wish.source in known
 
 
-def _number(url: Mapping[str, str], name: str) -> float | None:
+def _number(url: Mapping[str, str], name: str, default: float) -> float:
     if name not in url:
-        return None
+        return default
     try:
         return float(url[name])
     except ValueError:

@@ -46,7 +46,7 @@ from attnviz.ui.first_run import _saved
 from attnviz.ui.wish import Finished, first_wish
 session = Session(load_registry(safe=True))
 finished = Finished(session)
-wish = first_wish(session.registry)
+wish = first_wish(session)
 run = _saved(finished, wish)
 for name in ("attention_pattern", "attention_stats"):
     finding = run.analyze(name)

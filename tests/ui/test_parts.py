@@ -201,6 +201,7 @@ def test_the_python_code_gives_the_same_numbers(monkeypatch, capsys, prompt, for
         {"temperature": 0.1234567, "seed": 9007199254740993},
         {"temperature": 1.0, "category": "Math", "format": "text", "backend": "rules", "device": "cpu"},
         {"stop": ("never\n", "\\n\t", " said ")},
+        {"temperature": 0.5, "seed": 3, "top_p": 0.9, "repetition_penalty": 1.25},
     ],
 )
 def test_an_address_asks_for_the_run_it_was_written_for(chosen):
@@ -210,7 +211,7 @@ def test_an_address_asks_for_the_run_it_was_written_for(chosen):
     session = session_over_rules()
     wish = dataclasses.replace(Wish("fake", "", "abab", True, 9, 0.0, None, "auto", "auto", ""), **chosen)
     run = make_run(session, wish, Job())
-    again = wish_of_address(address_of(wish, run), session.registry)
+    again = wish_of_address(address_of(wish, run), session)
     expected = dataclasses.replace(wish, seed=run.run.sampling.seed if run.run.sampling else None)
     assert dataclasses.replace(again, length=9) == expected
     assert again.length == 9 or not wish.answer
@@ -227,7 +228,7 @@ def test_an_address_that_cannot_be_followed_is_refused(url):
     from attnviz.ui.wish import wish_of_address
 
     with pytest.raises(BadInput):
-        wish_of_address(url, session_over_rules().registry)
+        wish_of_address(url, session_over_rules())
 
 
 @pytest.mark.parametrize("seed", ["9" * 5000, "-1", "   ", "1.0", "٣"])
@@ -263,7 +264,7 @@ def test_a_backslash_that_means_nothing_is_refused(field):
     with pytest.raises(BadInput, match="Stop texts: expected"):
         asked("fake", "", "ab", True, 3, 0.5, "", "auto", "auto", "", "auto", field)
     with pytest.raises(BadInput, match="Stop texts: expected"):
-        wish_of_address({"stop": field}, session_over_rules().registry)
+        wish_of_address({"stop": field}, session_over_rules())
 
 
 @pytest.mark.parametrize("stop", [("ba",), ("never said", "\n")])

@@ -123,7 +123,8 @@
       const put = (key, value) => value === null || value === undefined || value === ""
         ? url.searchParams.delete(key) : url.searchParams.set(key, value);
       const address = run ? run.address : {};
-      for (const key of ["model", "prompt", "long", "answer", "temperature", "seed", "stop", "category", "format", "backend", "device"]) {
+      for (const key of ["model", "prompt", "long", "answer", "temperature", "top_p",
+        "repetition_penalty", "seed", "stop", "category", "format", "backend", "device"]) {
         put(key, address[key]);
       }
       put("tab", tab);
