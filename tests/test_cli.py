@@ -158,7 +158,8 @@ def test_the_card_of_a_model(run):
     assert found["model"] == "demo"
     assert [layer["heads"] for layer in found["card"]["layers"]] == [4] * 6
     assert [(e["tokens"], e["bytes"] is None) for e in found["estimates"]] == [(64, False), (5000, True)]
-    assert set(found["analyses"].values()) == {None}
+    refused = {name: reason for name, reason in found["analyses"].items() if reason is not None}
+    assert refused == {"sensor_importance": "Needs sensors: LlamaForCausalLM reads text, not sensor values."}
     assert "attention_stats" in found["analyses"]
     code, text, _ = run("card", "demo")
     assert code == 0
