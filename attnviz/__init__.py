@@ -18,10 +18,20 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from attnviz.agent import AgentRun
+    from attnviz.demo.sensors.presets import SensorPreset
     from attnviz.model_card import Description
     from attnviz.session import LoadedModel, SavableFinding, Session
+    from attnviz.types import SensorData
 
-__all__ = ["default_session", "describe", "load", "read_attribution", "run_agent"]
+__all__ = [
+    "default_session",
+    "describe",
+    "load",
+    "read_attribution",
+    "read_sensors",
+    "run_agent",
+    "sensor_presets",
+]
 
 
 @lru_cache(maxsize=1)
@@ -59,6 +69,25 @@ def read_attribution(path: str | PathLike[str], *, format: str = "auto", **param
         attnviz.errors.BadInput: the file does not hold what it should; the message says what was expected.
     """
     return default_session().read_attribution(path, format=format, **params)
+
+
+def read_sensors(path: str | PathLike[str], *, keep_constant: bool = False) -> SensorData:
+    """Sensor data of a .csv or .npy file, for `trace(array=data.array, names=data.names, times=data.times, …)`.
+
+    Args:
+        keep_constant: read sensors that never change too, instead of refusing them.
+
+    Raises:
+        attnviz.errors.BadInput: the file does not hold what it should, with row and column.
+    """
+    return default_session().read_sensors(path, keep_constant=keep_constant)
+
+
+def sensor_presets() -> tuple[SensorPreset, ...]:
+    """Sets of sensors with simulated example data; each says which embedded model reads it."""
+    from attnviz.demo.sensors.presets import sensor_presets
+
+    return sensor_presets()
 
 
 def describe(model: LoadedModel, tokens: Iterable[int] = (128, 1024, 4096)) -> Description:

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from attnviz.array_option import add_choices, of_array, refuse_without_array
 from attnviz.bench.command import add_options as add_bench_options
 from attnviz.bench.command import run as _bench
 from attnviz.errors import AttnvizError, BadInput, UnknownName
@@ -96,6 +97,7 @@ def _parser(settings: Settings) -> _Parser:
     run = command("run", _run, "Run one analysis and print its result as JSON.")
     run.add_argument("analysis", metavar="ANALYSIS", help="a name from `attnviz plugins --kind analyses`")
     _prompt_options(run, model)
+    add_choices(run)
     run.add_argument("-p", "--param", action="append", default=[], metavar="NAME=VALUE", help="parameter; repeatable")
     run.add_argument("--out", metavar="FILE", help="write .json, .csv, .html, .png or .svg instead of printing")
 
@@ -274,7 +276,10 @@ def _run(options: argparse.Namespace) -> None:
     analysis = session.analysis(options.analysis)  # an unknown name is refused before a model is loaded
     params = _params(options.param)
     analysis.resolve(params)
-    run = _model(session, options).trace(**_prompt(session, options))
+    refuse_without_array(options)
+    model = _model(session, options)
+    given = _prompt(session, options) if options.array is None else of_array(model, options)
+    run = model.trace(**given)
     finding = run.analyze(options.analysis, **params)
     if options.out is None:
         _say(finding.to_json())

@@ -44,11 +44,13 @@ from attnviz.hooks import (
     Param,
     ReadsIds,
     ReadsNumbers,
+    ReadsSeries,
     Reference,
     Renderer,
     Result,
     Run,
     Sampling,
+    SensorData,
     Table,
     Tokens,
     Trace,
@@ -58,6 +60,7 @@ from attnviz.hooks import (
 from attnviz.provenance import array_digest, provenance, reference_digest
 from attnviz.registry import Failure, Registry
 from attnviz.runfile import SavedRun, read_run, write_run
+from attnviz.series import check_names, choose_rows, with_names
 from attnviz.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -582,6 +585,21 @@ class Session:
             reasons.append(f"{candidate.name}: {reason}")
         raise BadInput(f"{path.name}: no format reads this file. {' '.join(reasons)}".strip())
 
+    def read_sensors(self, path: str | os.PathLike[str], **params: Any) -> SensorData:
+        """The series in a file; see the format "sensor_data" for the parameters.
+
+        Raises:
+            UnknownName: a parameter that the format does not have.
+            BadInput: the file does not hold what it should, with row and column.
+        """
+        found = self.registry.formats.get("sensor_data")
+        if found is None or found.read is None:
+            raise BadInput('Sensor data need the format plugin "sensor_data", which is not loaded.')
+        data = found.read(path, **found.resolve(params))
+        if not isinstance(data, SensorData):
+            raise PluginError(f"Format {found.name} gave {type(data).__name__}, expected SensorData.")
+        return data
+
     # ---- caches
 
     @contextmanager
@@ -651,10 +669,14 @@ class LoadedModel:
         messages: Sequence[Message] | None = None,
         array: NDArray[Any] | None = None,
         names: Sequence[str] | None = None,
+        times: Sequence[str] | None = None,
+        window: str | None = None,
     ) -> Tokens:
         """Tokens of a text, of a conversation, or of an array for a model that reads numbers.
 
         names   of the columns of the array; they stand where a text would
+        times   of the rows of a series, as texts
+        window  of a series longer than the model reads: "first", "last" or "START:STOP"; None = it has to fit
 
         Raises:
             BadInput: none of them, several, or one that this model cannot use.
@@ -669,9 +691,7 @@ class LoadedModel:
             return model.tokenize(text if text is not None else _checked_messages(messages))
         if not isinstance(model, ReadsNumbers):
             raise BadInput(f"{self.name} reads text, not an array of numbers: give it a text or messages.")
-        tokens = model.tokenize_values(array)
-        names = names if names is not None else tokens.columns or None
-        return tokens if names is None else _named(tokens, names)
+        return _of_array(model, np.asarray(array), names, times, window)
 
     def trace(
         self,
@@ -680,6 +700,8 @@ class LoadedModel:
         messages: Sequence[Message] | None = None,
         array: NDArray[Any] | None = None,
         names: Sequence[str] | None = None,
+        times: Sequence[str] | None = None,
+        window: str | None = None,
         reference: Reference | None = None,
         ids: Sequence[int] | None = None,
         attention_mask: Sequence[int] | None = None,
@@ -687,6 +709,7 @@ class LoadedModel:
     ) -> TracedRun:
         """A run of the prompt, of one input of a model that reads numbers (in the model's own axes), or of token ids.
 
+        times and window: of a series, see `tokenize`.
         reference: other inputs of the same shape as the array, for analyses that compare it with what is usual.
         ids may be a row of a batch; `attention_mask` is 0 for its padding, left or right. The forward pass happens when
         something first needs it.
@@ -697,7 +720,7 @@ class LoadedModel:
         if ids is None:
             if attention_mask is not None:
                 raise BadInput("attention_mask: expected together with ids, got none.")
-            tokens = self.tokenize(text, messages=messages, array=array, names=names)
+            tokens = self.tokenize(text, messages=messages, array=array, names=names, times=times, window=window)
             tokens = tokens if reference is None else dataclasses.replace(tokens, reference=reference)
         else:
             if text is not None or messages is not None or array is not None or reference is not None:
@@ -939,18 +962,25 @@ def _shallow(finding: Finding) -> dict[str, Any]:
     return {f.name: getattr(finding, f.name) for f in dataclasses.fields(Finding)}
 
 
-def _named(tokens: Tokens, names: Sequence[str]) -> Tokens:
-    """With the names of the columns of its array: as the text of the run, and on tokens that stand for columns."""
-    columns = 0 if tokens.values is None else tokens.values.shape[-1]
-    if isinstance(names, str) or not all(isinstance(name, str) for name in names):
-        raise BadInput(f"Names: expected a list of texts, got {names!r:.80}.")
-    if len(names) != columns:
-        raise BadInput(f"Names: expected one for each of the {columns} columns of the array, got {len(names)}.")
-    if tokens.columns not in ((), tuple(names)):
-        expected, got = ", ".join(tokens.columns), ", ".join(names)
-        raise BadInput(f"Names: this model reads the columns {expected}, in this order; got {got}.")
-    labels = (*names, *tokens.labels[columns:]) if tokens.axis == "sensor" else tokens.labels
-    return dataclasses.replace(tokens, labels=labels, columns=tuple(names), text=f"Columns: {', '.join(names)}")
+def _of_array(
+    model: ReadsNumbers,
+    array: NDArray[Any],
+    names: Sequence[str] | None,
+    times: Sequence[str] | None,
+    window: str | None,
+) -> Tokens:
+    """Tokens of an array, or of the rows of a series that the window says."""
+    series = isinstance(model, ReadsSeries) and model.reads_series
+    if not series and (times is not None or window is not None):
+        raise BadInput("Times and windows are of a series [time, sensor], which this model does not read.")
+    known = model.columns if isinstance(model, ReadsSeries) else ()
+    if names is not None:
+        check_names(names, array.shape[-1] if array.ndim else 0, known)
+    rows = (
+        choose_rows(array, window, model.steps) if series and isinstance(model, ReadsSeries) else slice(0, len(array))
+    )
+    tokens = model.tokenize_values(array[rows])
+    return with_names(tokens, tuple(names if names is not None else known), times, rows, len(array))
 
 
 ROLES = ("system", "user", "assistant")

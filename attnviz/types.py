@@ -45,6 +45,7 @@ __all__ = [
     "Sampling",
     "Segment",
     "SelfCheck",
+    "SensorData",
     "SensorImportance",
     "SensorSeries",
     "Span",
@@ -202,6 +203,51 @@ class Reference:
 
 
 @dataclass(frozen=True)
+class SensorData:
+    """Measurements as they are read from a file.
+
+    array  [time, sensor], or [batch, time, sensor] of series that are kept apart
+    names  of the sensors; () = the file names none
+    times  of the rows, as the file has them; () = none
+    """
+
+    array: Floats
+    names: tuple[str, ...] = ()
+    times: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.array.ndim not in (2, 3) or not self.array.size:
+            expected = "[time, sensor] or [batch, time, sensor], none of them 0"
+            raise ShapeError("SensorData.array", expected, list(self.array.shape))
+        rows, columns = self.array.shape[-2:]
+        for name, count in (("names", columns), ("times", rows)):
+            given = len(getattr(self, name))
+            if given not in (0, count):
+                raise ShapeError(f"SensorData.{name}", count, given)
+        object.__setattr__(self, "array", _read_only(self.array))
+
+    def of(self, item: int | None) -> dict[str, Any]:
+        """What `trace` takes of it: array, names and times; item: which series of a batch.
+
+        Raises:
+            BadInput: a batch without an item, an item of what is no batch, or one that it does not have.
+        """
+        if self.array.ndim == 2:
+            if item is not None:
+                raise BadInput(f"Item {item}: expected none, the data are one series and no batch.")
+            array = self.array
+        else:
+            count = len(self.array)
+            if item is None or not 0 <= item < count:
+                got = "none" if item is None else str(item)
+                raise BadInput(
+                    f"Item: expected 0 to {count - 1} of a batch of {count} series, which are not averaged; got {got}."
+                )
+            array = self.array[item]
+        return {"array": array, "names": self.names or None, "times": self.times or None}
+
+
+@dataclass(frozen=True)
 class Tokens:
     """A tokenised prompt. Tokens are keyed by position and id, never by decoded text.
 
@@ -278,7 +324,8 @@ class SensorSeries:
     output_units  [O] of the outputs; "" where unknown
     means         [S] mean of each sensor in the data the model was trained on; None = not known
     fit           [O] R² of each output on held-out data, as published with the model; None = not known
-    attainable    [O] the R² that no model can exceed, because the rest is noise; None = not known
+    attainable    [O] R² on the same data of the true law without its noise, as far as noise lets any model come; None =
+                  not known
     """
 
     sensors: tuple[str, ...]

@@ -142,6 +142,23 @@ class ReadsNumbers(Protocol):
 
 
 @runtime_checkable
+class ReadsSeries(Protocol):
+    """A model that reads numbers and may read series [time, sensor] of a certain length and certain sensors."""
+
+    @property
+    def reads_series(self) -> bool:
+        """Whether one input is a series; pictures are none."""
+
+    @property
+    def steps(self) -> int | None:
+        """Rows of one input; None = any number, or it reads no series."""
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Names of the columns that it reads, in their order; () = it knows of no names."""
+
+
+@runtime_checkable
 class PredictsNumbers(Protocol):
     """A model with the capability "sensors" whose predictions can be asked for: what occlusion and gradients with
     respect to the input need.

@@ -362,6 +362,7 @@ class ModelEntry:
     agent      of a model trained to write Thought, Action and Observation as text: the system prompt it was trained
                with, {tools} where the names of the tools stand; "" = it is asked through its chat template
     tools      names of the tools it was trained with; () = any
+    data       (title, file) pairs for a model that reads numbers, as `trace(array=…)` and --array take them
     """
 
     name: str
@@ -376,6 +377,7 @@ class ModelEntry:
     first_run: str = ""
     agent: str = ""
     tools: tuple[str, ...] = ()
+    data: tuple[tuple[str, str], ...] = field(default=())
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._/-]*", self.name):
@@ -386,6 +388,10 @@ class ModelEntry:
         _check_texts(f"ModelEntry {self.name}", **texts)
         if self.agent and self.agent.count("{tools}") != 1:
             raise PluginError(f"ModelEntry {self.name}: agent names its tools once, as {{tools}}: {self.agent!r:.80}.")
-        for pair in self.examples:
-            if not (isinstance(pair, tuple) and len(pair) == 2 and all(isinstance(text, str) for text in pair)):
-                raise PluginError(f"ModelEntry {self.name}: examples are (category, prompt) pairs, got {pair!r:.80}.")
+        for kind, what, pairs in (
+            ("examples", "(category, prompt)", self.examples),
+            ("data", "(title, file)", self.data),
+        ):
+            for pair in pairs:
+                if not (isinstance(pair, tuple) and len(pair) == 2 and all(isinstance(text, str) for text in pair)):
+                    raise PluginError(f"ModelEntry {self.name}: {kind} are {what} pairs, got {pair!r:.80}.")

@@ -39,6 +39,7 @@ BUILTIN = (
     "attnviz.plugins.renderers.csv_file",
     "attnviz.plugins.formats.conversation",
     "attnviz.plugins.formats.numbers",
+    "attnviz.plugins.formats.sensor_data",
     "attnviz.plugins.formats.inseq",
     "attnviz.plugins.formats.tokenlense",
     "attnviz.plugins.formats.result_json",

@@ -1,4 +1,4 @@
-"""The model menu: the embedded model, and presets of the Hugging Face hub that are downloaded when first chosen."""
+"""The model menu: the embedded models, and presets of the Hugging Face hub that are downloaded when first chosen."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 from attnviz.hooks import ModelEntry, hookimpl
 
 EMBEDDED = Path(__file__).resolve().parents[1] / "demo" / "language"
+SENSORS = EMBEDDED.with_name("sensors") / "shipped"
 EXAMPLES = (
     ("Knowledge", "What is the capital of France?"),
     ("Knowledge", "How many legs does a spider have?"),
@@ -32,7 +33,7 @@ _DOWNLOADED = "Downloaded on first use."
 
 @hookimpl
 def attnviz_models() -> list[ModelEntry]:
-    """The embedded model and four presets."""
+    """The embedded models and four presets."""
     return [
         ModelEntry(
             name="demo",
@@ -47,6 +48,7 @@ def attnviz_models() -> list[ModelEntry]:
             agent=AGENT,
             tools=TOOLS,
         ),
+        *_sensor_models(),
         ModelEntry(
             name="gpt2",
             title="GPT-2 small",
@@ -79,4 +81,25 @@ def attnviz_models() -> list[ModelEntry]:
             licence="Apache-2.0",
             note=f"110 million parameters, 12 layers of 12 heads, reads both ways: no logit lens. {_DOWNLOADED}",
         ),
+    ]
+
+
+def _sensor_models() -> list[ModelEntry]:
+    """Models of simulated processes, each with a table of its process to read."""
+    made = (
+        ("demo-sensors", "combustion", "Combustion sensors", 12),
+        ("demo-thermal", "thermal_command", "Thermal sensors", 8),
+        ("demo-maintenance", "predictive_maintenance", "Maintenance sensors", 8),
+    )
+    return [
+        ModelEntry(
+            name=name,
+            title=title,
+            source=str(SENSORS / process),
+            size="0.3 MB, embedded",
+            licence="Apache-2.0",
+            note=f"70 000 parameters, 2 layers of 4 heads, reads {count} sensors of a simulated process.",
+            data=((f"Simulated, {count} sensors, 240 minutes", str(SENSORS / process / "example.csv")),),
+        )
+        for name, process, title, count in made
     ]

@@ -7,6 +7,7 @@ import importlib.util
 from attnviz.hooks import Backend, Model, ModelSpec, hookimpl
 from attnviz.plugins.backends.number_models import (
     PICTURES,
+    SENSORS,
     SERIES,
     UNREADABLE,
     is_module,
@@ -55,7 +56,7 @@ def _not_a_folder(spec: ModelSpec) -> str | None:
 def _unknown(spec: ModelSpec, name: str) -> str | None:
     """Why a model of transformers is none for this backend, or None."""
     kind = model_type(spec)
-    if kind in (*PICTURES, *SERIES):
+    if kind in (*PICTURES, *SERIES, SENSORS):
         return None
     if kind in UNREADABLE:
         return f"{name} ({kind}) cannot be shown: {UNREADABLE[kind]}"

@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from attnviz.hooks import AttnvizError, ModelError
 from attnviz.plugins.backends import function_mode
 from attnviz.plugins.backends.arrays_route import Look, Seen, look_at_torch, look_at_transformers, sizes_of
-from attnviz.plugins.backends.number_models import PICTURES, is_transformers
+from attnviz.plugins.backends.number_models import PICTURES, SENSORS, is_transformers, model_type_of
 from attnviz.plugins.backends.readings import Arguments, Reading, Rows, as_numbers, past_and_future, patches, pictures
+from attnviz.plugins.backends.sensor_tokens import SensorTokens
 
 if TYPE_CHECKING:
     import torch
@@ -40,6 +41,9 @@ def look_at(module: torch.nn.Module, beside: Any) -> tuple[Reading, Look]:
         )
     _refuse_two_inputs(module)
     function_mode.follow(module)
+    if model_type_of(module) == SENSORS:
+        sensors = SensorTokens(module.config)
+        return sensors, look_at_torch(module, example_arguments(module, sensors))
     rows = _with_free_time(module, _find_rows(module, beside))
     return rows, look_at_torch(module, example_arguments(module, rows))
 

@@ -52,6 +52,7 @@ from attnviz.plugins.backends.estimate import (
     working_bytes,
 )
 from attnviz.plugins.backends.loading import Loaded, load_without_tokenizer, quiet
+from attnviz.plugins.backends.number_models import SENSORS, model_type
 from attnviz.plugins.backends.predictions import Predictor, gradients, predict, predictor, series_of
 from attnviz.plugins.backends.readings import Arguments, Reading, Rows, as_numbers
 from attnviz.plugins.backends.stacks import Lengths
@@ -66,7 +67,7 @@ def load(spec: ModelSpec) -> ArrayModel:
         BadInput: an unknown or absent device or data type.
     """
     attention_function.register()
-    loaded = load_without_tokenizer(spec)
+    loaded = _loaded(spec)
     with quiet():
         reading, look = look_at(loaded.module, None if spec.objects is None else spec.objects[1])
         route = choose_route(loaded.module, reading, look)
@@ -74,6 +75,14 @@ def load(spec: ModelSpec) -> ArrayModel:
             reading = replace(reading, axis=token_axis(loaded.module, reading, route))
     model = ArrayModel(_card(loaded, reading, route), loaded, reading, route)
     return replace(model, pace=_pace(model))
+
+
+def _loaded(spec: ModelSpec) -> Loaded:
+    if spec.objects is None and model_type(spec) == SENSORS:
+        from attnviz.plugins.backends.sensor_transformer import load_folder
+
+        return load_folder(spec)
+    return load_without_tokenizer(spec)
 
 
 @dataclass(frozen=True)
@@ -93,6 +102,18 @@ class ArrayModel:
             f"{self.card.name} reads numbers, not text: expected an array {self.reading.axes}. Give it as "
             "trace(array=…), or on the command line as --array FILE.npy or FILE.csv."
         )
+
+    @property
+    def reads_series(self) -> bool:
+        return self.reading.sensors is None
+
+    @property
+    def steps(self) -> int | None:
+        return self.reading.steps
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        return self.reading.columns
 
     def tokenize_values(self, values: NDArray[Any]) -> Tokens:
         numbers = as_numbers(values, wide=self.card.dtype == "float64")

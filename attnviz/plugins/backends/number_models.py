@@ -14,6 +14,8 @@ PICTURES = (
 )  # fmt: skip
 """Model types of transformers that take pixel_values and attend over all patches of a picture."""
 SERIES = ("patchtst", "time_series_transformer")
+SENSORS = "attnviz_sensors"
+"""The model type of this project's own sensor transformer, which is none of transformers."""
 _WINDOWS = "it attends within windows that move over the picture from layer to layer, so there is no map over patches"
 UNREADABLE = {
     "informer": "its ProbSparse layers compute a few queries only and give no map of attention",
@@ -24,7 +26,7 @@ UNREADABLE = {
     "vit_mae": "it leaves out patches at random, so each run attends over other ones",
 }
 """Model types that read numbers and cannot be shown, and why."""
-NUMBERS = frozenset((*PICTURES, *SERIES, *UNREADABLE))
+NUMBERS = frozenset((*PICTURES, *SERIES, *UNREADABLE, SENSORS))
 
 
 def why_no_text(spec: ModelSpec) -> str | None:
@@ -41,13 +43,18 @@ def why_no_text(spec: ModelSpec) -> str | None:
 def model_type(spec: ModelSpec) -> str | None:
     """What transformers calls the architecture; None where that is not known without the hub."""
     if spec.objects is not None:
-        return getattr(getattr(spec.objects[0], "config", None), "model_type", None)
+        return model_type_of(spec.objects[0])
     try:
         config: Any = json.loads(_config_file(spec).read_text("utf-8"))
     except (OSError, RuntimeError, ValueError):  # no such file, "~" of nobody, no JSON: others say so
         return None
     found = config.get("model_type") if isinstance(config, dict) else None
     return found if isinstance(found, str) else None
+
+
+def model_type_of(module: Any) -> str | None:
+    """The same of a module in memory; None where it has no configuration."""
+    return getattr(getattr(module, "config", None), "model_type", None)
 
 
 def _config_file(spec: ModelSpec) -> Path:

@@ -35,6 +35,14 @@ class Reading(Protocol):
         """What a token stands for; see Tokens.axis."""
 
     @property
+    def steps(self) -> int | None:
+        """Rows of a series; None = any number, or it is no series."""
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Names of the columns, of a model that has its own; else ()."""
+
+    @property
     def sequences(self) -> int:
         """How many sequences attend side by side, each on its own: 1, or the channels of the array."""
 
@@ -95,13 +103,14 @@ def number_tokens(
     segments: tuple[Segment, ...] = (),
     decoder_from: int | None = None,
     axis: str = "",
+    columns: tuple[str, ...] = (),
 ) -> Tokens:
     """Tokens that stand for parts of an array: no ids, no text."""
     count = len(labels)
     marked = np.zeros(count, np.bool_)
     marked[special or []] = True
     ids, offsets = np.full(count, -1, np.int64), np.full((count, 2), -1, np.int64)
-    return Tokens(ids, tuple(labels), offsets, marked, "", segments, values, decoder_from, axis=axis)
+    return Tokens(ids, tuple(labels), offsets, marked, "", segments, values, decoder_from, axis=axis, columns=columns)
 
 
 # --------------------------------------------------------------------------------------------- pictures
@@ -132,6 +141,8 @@ class Pictures:
     before: tuple[str, ...]
     sensors: str | None = "it reads pictures, not series of sensor values."
     axis: str = ""
+    steps: int | None = None
+    columns: tuple[str, ...] = ()
     sequences: int = 1
     decoder_from: int | None = None
 
@@ -192,6 +203,7 @@ class Patches:
     cls: bool
     sensors: str | None = None
     axis: str = "time"
+    columns: tuple[str, ...] = ()
     decoder_from: int | None = None
 
     @property
@@ -225,6 +237,10 @@ class Patches:
 
     def example(self) -> Floats:
         return _noise(self.length, self.channels)
+
+    @property
+    def steps(self) -> int | None:
+        return self.length
 
     @property
     def predicts_from(self) -> int:
@@ -268,6 +284,7 @@ class PastAndFuture:
     counts: bool  # its distribution is one of counts
     sensors: str | None = None
     axis: str = "time"
+    columns: tuple[str, ...] = ()
     sequences: int = 1
 
     @property
@@ -344,6 +361,10 @@ class PastAndFuture:
         return values
 
     @property
+    def steps(self) -> int | None:
+        return self.lags + self.context + self.future
+
+    @property
     def predicts_from(self) -> int:
         """The first time step that it predicts."""
         return self.lags + self.context
@@ -388,8 +409,13 @@ class Rows:
     probe: Floats
     repeated: int = 1
     axis: str = ""
+    columns: tuple[str, ...] = ()
     sequences: int = 1
     decoder_from: int | None = None
+
+    @property
+    def steps(self) -> int | None:
+        return self.shape[0] if len(self.shape) == 2 else None
 
     @property
     def sensors(self) -> str | None:
