@@ -13,7 +13,7 @@ from attnviz.errors import BadInput, UnknownName
 from attnviz.hooks import Analysis
 from attnviz.registry import Registry
 from attnviz.session import LoadedModel, Session, TracedRun
-from attnviz.ui import model_tab
+from attnviz.ui import faithful, model_tab
 from attnviz.ui import sidebar as left
 from attnviz.ui import wish as wishes
 from attnviz.ui.background import Job, error_notice, noticed
@@ -227,7 +227,25 @@ def _wire_panel(page: Page, group: Group, panel: Panel) -> list[Any]:
     moved = [event for component in own for event in changes(component)]
     if moved:
         made.append(gr.on(moved, handler, **common))
+    if panel.judged is not None:
+        made.append(_wire_judge(page, group, panel, panel.judged))
     return made
+
+
+def _wire_judge(page: Page, group: Group, panel: Panel, where: gr.HTML) -> Any:
+    """The faithfulness of an attribution was asked for."""
+    controls = list(panel.controls.values())
+
+    def answer(place: Place, values: Mapping[Any, Any], asker: Asker) -> Iterator[Updates]:
+        yield from faithful.judge(page.session, where, panel.analysis, asker.run, place, _values(panel, values))
+
+    return where.judge(
+        _with_place(page, controls, answer),
+        inputs=[page.run, page.place, *controls],
+        outputs=[where],
+        js=_gather(f"window.attnviz.place({json.dumps(group.title)})"),
+        **PRIVATE,
+    )
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ import gradio as gr
 from attnviz.errors import BadInput
 from attnviz.hooks import Analysis, Renderer, View, to_jsonable
 from attnviz.session import SavableFinding, Session, TracedRun
-from attnviz.ui import beside, controls, files, views
+from attnviz.ui import beside, controls, faithful, files, views
 from attnviz.ui.background import Job, error_notice, in_words, watched
 from attnviz.ui.components import pieces
 from attnviz.ui.describe import finding_value
@@ -42,6 +42,7 @@ class Panel:
     controls   parameter name -> component, for those that do not follow the selection
     places     renderer name -> component its view is shown in
     comparison where results of the analysis can be put beside others; else None
+    judged     where the faithfulness of an attribution stands; else None
     """
 
     analysis: Analysis
@@ -53,6 +54,7 @@ class Panel:
     controls: dict[str, Any] = field(default_factory=dict)
     places: dict[str, Any] = field(default_factory=dict)
     comparison: Comparison | None = None
+    judged: gr.HTML | None = None
 
     @property
     def settled(self) -> list[Any]:
@@ -67,11 +69,11 @@ class Panel:
     @property
     def outputs(self) -> list[Any]:
         """Every component an answer may change."""
-        return [self.notice, self.bar, self.settings, *self.pictures]
+        return [self.notice, self.bar, self.settings, *self.pictures, *([self.judged] if self.judged else [])]
 
     def empty(self, notice: dict[str, Any] | None = None, settings: bool = True) -> Updates:
         """Nothing is shown."""
-        empty = dict.fromkeys(self.pictures)
+        empty = dict.fromkeys([*self.pictures, *([self.judged] if self.judged else [])])
         return {self.bar: None, self.notice: notice, self.settings: gr.Row(visible=settings), **empty}
 
 
@@ -95,7 +97,8 @@ def build_panel(session: Session, analysis: Analysis, alone: bool, visible: bool
         if drawing is not None and choice is not None:
             both = beside.frame(drawing, visible=False, elem_classes="app-view")
             comparison = Comparison(drawing, choice, both)
-    return Panel(analysis, frame, notice, bar, settings, renderers, made, places, comparison)
+        judged = faithful.faithful(session, analysis)
+    return Panel(analysis, frame, notice, bar, settings, renderers, made, places, comparison, judged)
 
 
 def _has_settings(analysis: Analysis) -> bool:
@@ -221,6 +224,8 @@ def _drawn(
         panel.bar: bar,
         panel.settings: gr.Row(visible=_has_settings(panel.analysis)),
     }
+    if panel.judged is not None:
+        updates[panel.judged] = faithful.offer(session, session.run(finding.run))
     where, value = drawn
     for component in panel.pictures:
         updates[component] = gr.update(value=value if component is where else None, visible=component is where)

@@ -287,6 +287,8 @@
     for (const listener of statusListeners) listener(run, about);
   }
 
+  const signature = (analysis) => bars.get(analysis)?.value?.signature ?? null;  // of what its panel shows
+
   function setBar(analysis, bar) {
     bars.set(analysis, bar);
     if (bar.value) abouts.set(aboutKey(bar.value.run, analysis, bar.value.made), bar.value);
@@ -300,7 +302,7 @@
 
   const copy = async (text) => { try { await navigator.clipboard.writeText(text); return true; } catch { return false; } };
 
-  window.attnviz = {element, button, readable, copy, visible, select, setWord, params, place, firstPlace, setRun, setBar, define, mount, askAgain,
+  window.attnviz = {element, button, readable, copy, visible, select, setWord, params, place, firstPlace, setRun, setBar, signature, define, mount, askAgain,
     refreshStatus, opened: (title) => { tab = title; }, listen: (f) => listeners.add(f), onStatus: (f) => statusListeners.add(f),
     word: (analysis, parameter) => (words[analysis] || {})[parameter] ?? null,
     choose: (analysis, renderer) => { views[analysis] = renderer; },
