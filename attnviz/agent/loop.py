@@ -275,18 +275,21 @@ class _Work:
 
     def _tell(self, found: Sequence[tuple[Part, Observation]]) -> str:
         """Append what the tools gave, cut to what leaves the model room for a turn; see `_act`."""
-        begun = len(self.tokens.segments)
+        begun, end = len(self.tokens.segments), len(self.tokens)
         try:
-            found, self.tokens = self._fitting(found)
+            found, told = self._fitting(found)
         except AttnvizError as error:
             return self._give_up(str(error))
-        for (part, observation), place in zip(found, self.tokens.segments[begun:], strict=True):
+        fits = self.model.card.positions is None or len(told) <= self.model.card.positions
+        self.tokens = told if fits else self.tokens
+        places = told.segments[begun:] if fits else [Segment("observation", end, end)] * len(found)
+        for (part, observation), place in zip(found, places, strict=True):
             step = AgentStep(
                 "observation", observation.text, place.start, place.stop, len(self.calls) - 1, part.tool,
                 failed=observation.failed, note=observation.note, seconds=observation.seconds,
             )  # fmt: skip
             self._add(step, segment=False)
-        return ""
+        return "" if fits else "room"
 
     def _fitting(self, found: Sequence[tuple[Part, Observation]]) -> tuple[Sequence[tuple[Part, Observation]], Tokens]:
         """What the tools gave, so short that half of what is free is left to the model; and the tokens with it."""
@@ -304,14 +307,15 @@ class _Work:
         """Hand back to the model what was wrong with its turn, once; returns why there are no more turns, or ""."""
         if last:
             return self._give_up(fault)
-        start = len(self.tokens)
         try:
-            self.tokens = self.format.correct(self.tokens, fault)
+            told = self.format.correct(self.tokens, fault)
         except AttnvizError as error:
             return self._give_up(f"{fault}; it could not be told so: {error}")
-        told = self.tokens.segments[-1]
-        assert told.start >= start
-        self._add(AgentStep("error", fault, told.start, told.stop, len(self.calls) - 1), segment=False)
+        if self.model.card.positions is not None and len(told) > self.model.card.positions:
+            self._give_up(fault)
+            return "room"
+        self.tokens, place = told, told.segments[-1]
+        self._add(AgentStep("error", fault, place.start, place.stop, len(self.calls) - 1), segment=False)
         return ""
 
     def _give_up(self, fault: str) -> str:

@@ -44,6 +44,13 @@ BUILTIN = (
     "attnviz.plugins.formats.tokenlense",
     "attnviz.plugins.formats.result_json",
     "attnviz.plugins.tools.calculator",
+    "attnviz.plugins.tools.convert",
+    "attnviz.plugins.tools.currency",
+    "attnviz.plugins.tools.lookup",
+    "attnviz.plugins.tools.clock",
+    "attnviz.plugins.tools.sensor",
+    "attnviz.plugins.tools.weather",
+    "attnviz.plugins.tools.python_code",
     "attnviz.plugins.menu",
 )
 """Modules in the order they are registered; also the order of tabs and menus."""

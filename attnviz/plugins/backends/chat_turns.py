@@ -21,6 +21,7 @@ CALL_ID = "call00001"
 _CALL_ID = re.compile(r"[A-Za-z0-9]{9}")
 _ANY_TOOL = Tool("lookup", "Finds a fact.", {"type": "object", "properties": {"topic": {"type": "string"}}}, str)
 _ANCHOR = "\n"
+_ROLE_NAME = re.compile(r"\s*\w*:?\s*")  # "user" of <|im_start|>user
 
 # What a template writes between the question and the argument of a call -> the format's name.
 _FORMATS = (
@@ -83,8 +84,9 @@ def one_system_segment(prompt: Tokens) -> Tokens:
     if user is None:
         return prompt
     stop = user.start
-    while stop and not prompt.special[stop - 1]:
-        stop -= 1  # "user" of <|im_start|>user
+    marked = next((i + 1 for i in reversed(range(user.start)) if prompt.special[i]), 0)
+    if _ROLE_NAME.fullmatch("".join(prompt.labels[marked : user.start])):
+        stop = marked
     while stop and (prompt.special[stop - 1] or not prompt.labels[stop - 1].strip()):
         stop -= 1
     start = next((index for index in range(stop) if not prompt.special[index]), stop)
