@@ -213,4 +213,7 @@ VARIABLES: dict[str, Variable] = {
     "ATTNVIZ_LOG_LEVEL": Variable(_one_of(*LOG_LEVELS), f"what is said on standard error: {', '.join(LOG_LEVELS)}"),
     "ATTNVIZ_PLUGINS": Variable(_text, "the only plugins to load, by name, with commas"),
     "ATTNVIZ_PLUGIN_FOLDER": Variable(_text, "folder of drop-in plugins"),
+    "ATTNVIZ_PUBLIC_TOOLS": Variable(_text, "tools for local use that a public server offers, by name, with commas"),
+    "ATTNVIZ_FACTS": Variable(_text, "table of facts of the tool lookup"),
+    "ATTNVIZ_SENSORS": Variable(_text, "table of readings of the tool sensor"),
 }

@@ -32,6 +32,9 @@ VALUES = {
     "ATTNVIZ_LOG_LEVEL": ("INFO", {"log_level": "info"}),
     "ATTNVIZ_PLUGINS": ("head_distance", {}),
     "ATTNVIZ_PLUGIN_FOLDER": ("plugins", {}),
+    "ATTNVIZ_PUBLIC_TOOLS": ("python", {}),
+    "ATTNVIZ_FACTS": ("facts.csv", {}),
+    "ATTNVIZ_SENSORS": ("readings.csv", {}),
 }
 
 

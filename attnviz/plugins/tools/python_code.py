@@ -147,6 +147,11 @@ def _outcome(code: int, printed: str, complaint: str) -> str:
     return printed.rstrip("\n")
 
 
+def _run_code(code: str) -> str:
+    """Within the usual time."""
+    return run_code(code)
+
+
 @hookimpl
 def attnviz_tools() -> list[Tool]:
     """Python code."""
@@ -160,7 +165,7 @@ def attnviz_tools() -> list[Tool]:
                 "required": ["code"],
                 "additionalProperties": False,
             },
-            run=run_code,
+            run=_run_code,
             local_only=True,
         )
     ]
