@@ -178,13 +178,14 @@ def load_one(path: Path) -> Registry:
 
 
 def _built_in() -> Iterator[_Candidate]:
-    version = _own_version()
+    version = own_version()
     for module in BUILTIN:
         name = module.removeprefix("attnviz.plugins.")
         yield _Candidate(name, module, "built-in", version, partial(importlib.import_module, module))
 
 
-def _own_version() -> str:
+def own_version() -> str:
+    """The installed version of attnviz; "source" where it is not installed."""
     try:
         return importlib.metadata.version("attnviz")
     except importlib.metadata.PackageNotFoundError:

@@ -247,6 +247,13 @@ class Session:
         with self._lock:
             return self._models.get(spec)
 
+    def loaded_models(self) -> list[LoadedModel]:
+        """The models that are in memory."""
+        with self._lock:
+            found = list(self._models.items())
+        names = {entry.source: entry.name for entry in self.registry.models.values()}
+        return [LoadedModel(self, spec, names.get(spec.source, model.card.name), model.card) for spec, model in found]
+
     def card(self, spec: ModelSpec) -> ModelCard:
         """What is known of a model; loads it only where nothing is known yet."""
         with self._lock:

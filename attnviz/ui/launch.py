@@ -8,7 +8,6 @@ import threading
 from typing import Any
 
 from attnviz.errors import BadInput
-from attnviz.registry import Registry
 from attnviz.session import Session
 from attnviz.ui.first_run import make_ready
 from attnviz.ui.wish import Finished
@@ -35,7 +34,7 @@ def launch_app(session: Session, *, host: str | None = None, port: int | None = 
     app = build_app(session, finished)
     # Not before gradio is imported: two threads that import at once only wait for one another.
     threading.Thread(target=make_ready, args=(finished,), daemon=True).start()
-    app.launch(server_name=host, server_port=port, quiet=quiet, **launch_options(session.registry))
+    app.launch(server_name=host, server_port=port, quiet=quiet, **launch_options(session))
 
 
 def prepare() -> None:
@@ -67,15 +66,17 @@ def check_free(host: str, port: int) -> None:
             raise BadInput(f"Cannot listen on {host}:{port}: {reason}. Choose another port with --port.") from None
 
 
-def launch_options(registry: Registry) -> dict[str, Any]:
+def launch_options(session: Session) -> dict[str, Any]:
     """Options of `Blocks.launch` that hold everywhere."""
     from attnviz.ui.build import head
     from attnviz.ui.components.part import HERE
+    from attnviz.ui.routes import api_routes
     from attnviz.ui.theme import theme
 
     return {
         "theme": theme(),
-        "head": head(registry),
+        "head": head(session.registry),
+        "app_kwargs": {"routes": api_routes(session)},
         "css_paths": [HERE / "page.css", HERE / "beside.css"],
         "ssr_mode": False,
         "run_history": False,

@@ -48,7 +48,8 @@ def test_what_stays_off():
         "assert 'gradio' not in sys.modules\n"
         "launch.prepare()\n"
         "from attnviz.registry import load_registry\n"
-        "options = launch.launch_options(load_registry(safe=True))\n"
+        "from attnviz.session import Session\n"
+        "options = launch.launch_options(Session(load_registry(safe=True)))\n"
         "print(options['ssr_mode'], options['run_history'], options['enable_monitoring'], options['share'])\n"
         "import os; print(os.environ['GRADIO_ANALYTICS_ENABLED'])\n"
     )
