@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import numpy as np
@@ -67,3 +68,34 @@ def test_too_many_cells_are_refused() -> None:
     matrix = TokenMatrix(scores=scores, rows=positions, columns=positions, unit="share")
     with pytest.raises(BadInput, match="90000 cells"):
         charts.matrix_chart(finding(matrix, make_tokens(long_labels(count))))
+
+
+def test_curves_of_faithfulness_are_means_or_those_of_a_target() -> None:
+    usual = sample_findings("faithfulness")["usual"]
+    chart = json.loads(charts.faithfulness_chart(usual).payload.to_json())
+    assert [line["y"] for line in chart["data"]] == [
+        [0.75, 0.25, 0.125],
+        [0.5625, 0.1875, 0.09375],
+        [0.125, 0.25, 0.75],
+        [0.09375, 0.1875, 0.5625],
+    ]
+    assert "updatemenus" not in chart["layout"]  # one target: nothing to choose
+    assert "<img" not in json.dumps(chart)
+    one = usual.result
+    double = {
+        name: np.concatenate([getattr(one, name), getattr(one, name) * 3])
+        for name in ("deletion", "insertion", "random_deletion", "random_insertion")
+    }
+    shares = np.repeat(one.shares, 2, axis=0)
+    two = dataclasses.replace(one, targets=one.targets * 2, shares=shares, **double)
+    chart = json.loads(charts.faithfulness_chart(dataclasses.replace(usual, result=two)).payload.to_json())
+    assert chart["data"][0]["y"] == [1.5, 0.5, 0.25]
+    buttons = chart["layout"]["updatemenus"][0]["buttons"]
+    assert [button["args"][0]["y"][0] for button in buttons] == [
+        [1.5, 0.5, 0.25],
+        [0.75, 0.25, 0.125],
+        [2.25, 0.75, 0.375],
+    ]
+    assert all("<script" not in button["label"] for button in buttons)
+    with pytest.raises(BadInput, match="expected faithfulness, got table"):
+        charts.faithfulness_chart(sample_findings("table")["usual"])
