@@ -435,7 +435,8 @@ def _lens(finding: Finding, lens: LensTable) -> Drawing:
 
 def _table(finding: Finding, result: Table) -> Drawing:
     rows = [[_cell(cell) for cell in row] for row in result.rows[:_TABLE_ROWS]]
-    rest = len(result.rows) - len(rows)
+    names, rest = [short(name, 28) for name in result.columns], len(result.rows) - len(rows)
+    lengths = [2 + max(map(len, column)) for column in zip(names, *rows, strict=True)]
 
     def fill(panel: SubFigure) -> None:
         axes = panel.subplots()
@@ -444,7 +445,8 @@ def _table(finding: Finding, result: Table) -> Drawing:
         if rows:
             drawn = axes.table(
                 rows,
-                colLabels=[short(name, 28) for name in result.columns],
+                colLabels=names,
+                colWidths=[length / sum(lengths) for length in lengths],
                 loc="upper center",
                 cellLoc="left",
                 colLoc="left",
@@ -461,7 +463,7 @@ def _table(finding: Finding, result: Table) -> Drawing:
             axes.text(0, 0, f"and {rest} more rows" if rest else "no rows", size=8, color=FAINT)
 
     height = 0.55 + 0.235 * (len(rows) + bool(rest))
-    return Drawing(width=max(6.0, 1.7 * len(result.columns)), height=height, fill=fill)
+    return Drawing(width=max(6.0, 0.085 * sum(lengths)), height=height, fill=fill)
 
 
 def _cell(value: str | float | int | None) -> str:

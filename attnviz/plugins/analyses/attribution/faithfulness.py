@@ -185,7 +185,7 @@ def _rows(question: Question, judged: Judged, unit: str) -> tuple[Row, ...]:
     if count > 1:
         rows += _block(f"mean of {count} targets", _means(judged.method), _means(judged.chance), unit)
     for index, target in enumerate(question.targets):
-        name = f"{target.index} {target.label}"
+        name = f"{target.index} “{target.label}”"
         rows += _block(name, judged.method[:, index], judged.chance[:, :, index], unit)
     return tuple(rows)
 
