@@ -46,9 +46,10 @@ bench:
     PYTHONPATH=. python bench/library.py
     PYTHONPATH=. python bench/capture.py
 
-# train the embedded model again (about half an hour on one core)
+# train the embedded models again (about half an hour on one core)
 train:
     python -m attnviz.demo.train
+    for name in combustion thermal_command predictive_maintenance; do python -m attnviz.demo.sensors.train --process $name; done
 
 # everything CI does, in a fresh environment
 ci:

@@ -39,6 +39,20 @@ def test_python_in_the_readme_runs(code, tmp_path):
     run([sys.executable, "-W", "error", "-c", code], tmp_path)
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        "docs/sensors.md",
+        *(f"attnviz/demo/sensors/shipped/{name}/README.md" for name in ("combustion", "thermal_command")),
+        "attnviz/demo/sensors/shipped/predictive_maintenance/README.md",
+    ],
+)
+def test_python_about_sensors_runs(name, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    for code in blocks(name, "python"):
+        exec(compile(code, name, "exec"), {})
+
+
 def commands():
     lines = [line.split("#")[0].strip() for block in blocks("README.md", "sh") for line in block.splitlines()]
     return [line for line in lines if line.startswith("attnviz ") and "serve" not in line]
@@ -67,7 +81,7 @@ def test_every_parameter_type_is_documented(kind):
 
 
 def test_links_and_pictures_exist():
-    for name in ("README.md", "CONTRIBUTING.md", "plugins/README.md", "docs/model-card.md"):
+    for name in ("README.md", "CONTRIBUTING.md", "plugins/README.md", "docs/model-card.md", "docs/sensors.md"):
         folder = (ROOT / name).parent
         for target in re.findall(r"\]\(([^)#]+?)\)", (ROOT / name).read_text("utf-8")):
             if "://" not in target:

@@ -9,6 +9,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
+
 from attnviz.hooks import (
     Analysis,
     AttnvizError,
@@ -17,6 +19,7 @@ from attnviz.hooks import (
     ModelEntry,
     ModelSpec,
     Renderer,
+    SensorData,
     Tool,
     UnknownName,
 )
@@ -35,6 +38,7 @@ CONTENTS: Mapping[str, Any] = {
         {"role": "assistant", "content": "925 \N{SNOWMAN}"},
     ],
     "numbers": {"array": [[1.0, 2.0], [3.0, 4.5]], "names": ["pressure", "flow"]},
+    "sensor_data": SensorData(np.array([[1.0, 2.0], [3.0, 4.5]]), ("pressure", "flow"), ("0", "1")),
     "attribution": sample_finding("attribution"),
 }
 """Something to write, by what a format carries."""

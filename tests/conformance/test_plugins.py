@@ -10,6 +10,7 @@ import pytest
 
 import attnviz
 from attnviz.hooks import ModelSpec
+from attnviz.plugins.formats import sensor_data
 from attnviz.registry import load_one, load_registry
 from attnviz.testing import (
     FakeModel,
@@ -126,8 +127,9 @@ EMBEDDED = [entry for entry in REGISTRY.models.values() if Path(entry.source).is
 def test_embedded_models(entry):
     backends = [b for b in REGISTRY.backends.values() if b.handles(ModelSpec(entry.source)) is None]
     assert backends
+    prompts = [sensor_data.read(file).array[:32] for _, file in entry.data] or ["What is 25 * 37?"]
     for backend in backends:
-        check_backend(backend, ModelSpec(entry.source), "What is 25 * 37?")
+        check_backend(backend, ModelSpec(entry.source), prompts[0])
 
 
 def test_the_installable_example_keeps_the_contract_and_passes_its_own_test():
