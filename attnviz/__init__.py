@@ -12,7 +12,6 @@ Importing this package loads neither torch nor gradio.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from functools import lru_cache
 from os import PathLike
 from typing import TYPE_CHECKING, Any
 
@@ -22,8 +21,20 @@ if TYPE_CHECKING:
     from attnviz.model_card import Description
     from attnviz.session import LoadedModel, SavableFinding, Session
     from attnviz.types import SensorData
+    from attnviz.visualizer import (
+        AttentionSummary,
+        AttentionVisualizer,
+        AttentionWeights,
+        ExportFormat,
+        VisualizationType,
+    )
 
 __all__ = [
+    "AttentionSummary",
+    "AttentionVisualizer",
+    "AttentionWeights",
+    "ExportFormat",
+    "VisualizationType",
     "default_session",
     "describe",
     "load",
@@ -33,15 +44,23 @@ __all__ = [
     "sensor_presets",
 ]
 
+_OF_VISUALIZER = frozenset(__all__[:5])
 
-@lru_cache(maxsize=1)
+
+def __getattr__(name: str) -> Any:
+    """Classes that are imported when they are first asked for."""
+    if name not in _OF_VISUALIZER:
+        raise AttributeError(f"module 'attnviz' has no attribute {name!r}")
+    import attnviz.visualizer
+
+    return getattr(attnviz.visualizer, name)
+
+
 def default_session() -> Session:
     """The session behind `attnviz.load`, over all plugins that are found; made on first use."""
-    from attnviz.registry import load_registry
-    from attnviz.session import Session
-    from attnviz.settings import read_settings
+    from attnviz.session import default_session
 
-    return Session(load_registry(), settings=read_settings())
+    return default_session()
 
 
 def load(source: Any = None, **options: Any) -> LoadedModel:

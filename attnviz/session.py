@@ -18,7 +18,7 @@ import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -58,10 +58,10 @@ from attnviz.hooks import (
     Want,
 )
 from attnviz.provenance import array_digest, provenance, reference_digest
-from attnviz.registry import Failure, Registry
+from attnviz.registry import Failure, Registry, load_registry
 from attnviz.runfile import SavedRun, read_run, write_run
 from attnviz.series import check_names, choose_rows, with_names
-from attnviz.settings import Settings
+from attnviz.settings import Settings, read_settings
 
 log = logging.getLogger(__name__)
 
@@ -116,6 +116,12 @@ def on_device(task: Task) -> tuple[Trace | None, Result | None]:
 
 
 # --------------------------------------------------------------------------------------------- session
+
+
+@lru_cache(maxsize=1)
+def default_session() -> Session:
+    """The session behind `attnviz.load`, over all plugins that are found; made on first use."""
+    return Session(load_registry(), settings=read_settings())
 
 
 class Session:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
-from attnviz.hooks import AttnvizError, Attribution, Finding, Format
+from attnviz.hooks import AttnvizError, Attribution, FeatureAttention, Finding, Format
 from attnviz.testing.require import as_json, require
 
 _JUNK = (b"", b"\0\xff\xfe", b"{", b"null", b"[]", b'{"a": 1}', b"[" * 100_000, b"1" * 5000, b'"\\ud800"')
@@ -34,7 +35,12 @@ def check_format(format: Format, content: Any, folder: Path) -> None:
 
 
 def _kept(content: Any) -> Any:
-    """What must come back. Of an attribution: tokens, scores, method and model; other programs have no more places."""
+    """What must come back. Of an attribution: tokens, scores, method and model; other programs have no more places.
+
+    Of a summary of attention all but the map.
+    """
+    if isinstance(content, Finding) and isinstance(content.result, FeatureAttention):
+        return {"model": content.model, "result": dataclasses.replace(content.result, weights=None)}
     if not isinstance(content, Finding) or not isinstance(content.result, Attribution):
         return content
     result = content.result

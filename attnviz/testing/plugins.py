@@ -40,6 +40,7 @@ CONTENTS: Mapping[str, Any] = {
     "numbers": {"array": [[1.0, 2.0], [3.0, 4.5]], "names": ["pressure", "flow"]},
     "sensor_data": SensorData(np.array([[1.0, 2.0], [3.0, 4.5]]), ("pressure", "flow"), ("0", "1")),
     "attribution": sample_finding("attribution"),
+    "attention_summary": sample_finding("attention_summary"),
 }
 """Something to write, by what a format carries."""
 
