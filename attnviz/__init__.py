@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from attnviz.agent import AgentRun
     from attnviz.demo.sensors.presets import SensorPreset
     from attnviz.model_card import Description
-    from attnviz.session import LoadedModel, SavableFinding, Session
+    from attnviz.session import LoadedModel, SavableFinding, Session, TracedRun
+    from attnviz.store import RunStore, StoredRun
     from attnviz.types import SensorData
     from attnviz.visualizer import (
         AttentionSummary,
@@ -38,9 +39,12 @@ __all__ = [
     "default_session",
     "describe",
     "load",
+    "open_run",
     "read_attribution",
     "read_sensors",
     "run_agent",
+    "run_store",
+    "runs",
     "sensor_presets",
 ]
 
@@ -107,6 +111,36 @@ def sensor_presets() -> tuple[SensorPreset, ...]:
     from attnviz.demo.sensors.presets import sensor_presets
 
     return sensor_presets()
+
+
+def run_store(folder: str | PathLike[str] | None = None) -> RunStore:
+    """The saved runs of a folder: list, search, rename, delete. None = $ATTNVIZ_HOME/runs, else `runs` here."""
+    from attnviz.store import RunStore
+
+    return RunStore(folder)
+
+
+def runs(search: str = "", *, category: str = "", limit: int | None = None) -> list[StoredRun]:
+    """Saved runs, newest first.
+
+    Args:
+        search: words that all occur in prompt, answer or title.
+        category: only of this one.
+        limit: at most so many; None = 50, 0 = all.
+
+    Raises:
+        attnviz.errors.BadInput: the folder cannot be read.
+    """
+    return run_store().list(search=search, category=category, limit=limit)
+
+
+def open_run(run_id: str, model: LoadedModel | None = None) -> TracedRun:
+    """A saved run as it was: by its model where the same weights are at hand, else with what was kept of it.
+
+    Raises:
+        attnviz.errors.BadInput: no such run, or a model of other weights.
+    """
+    return default_session().reopen(run_store().read(run_id), model)
 
 
 def describe(model: LoadedModel, tokens: Iterable[int] = (128, 1024, 4096)) -> Description:

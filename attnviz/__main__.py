@@ -7,16 +7,18 @@ Results go to standard output as JSON and nothing else does; messages go to stan
 from __future__ import annotations
 
 import argparse
-import json
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from attnviz import runs_command
 from attnviz.array_option import add_choices, of_array, refuse_without_array
 from attnviz.bench.command import add_options as add_bench_options
 from attnviz.bench.command import run as _bench
+from attnviz.console import print_json as _print_json
+from attnviz.console import say as _say
+from attnviz.console import say_no_more as _say_no_more
 from attnviz.errors import AttnvizError, BadInput, UnknownName
 from attnviz.settings import Settings, read_settings, start_logging, take_file
 
@@ -100,6 +102,7 @@ def _parser(settings: Settings) -> _Parser:
     add_choices(run)
     run.add_argument("-p", "--param", action="append", default=[], metavar="NAME=VALUE", help="parameter; repeatable")
     run.add_argument("--out", metavar="FILE", help="write .json, .csv, .html, .png or .svg instead of printing")
+    runs_command.add_save_options(run)
 
     convert = command(
         "convert", _convert, "Read an attribution file (Inseq, TokenLense …) and write it as another file."
@@ -113,7 +116,7 @@ def _parser(settings: Settings) -> _Parser:
 
     generate = command("generate", _generate, "Let the model answer and print tokens and answer as JSON.")
     _prompt_options(generate, model)
-    generate.add_argument("--category", default="", help="a label kept with the run")
+    runs_command.add_save_options(generate)
     _sampling_options(generate, settings)
     generate.add_argument(
         "--stop", action="append", default=[], metavar="TEXT", help="end when the answer contains this; repeatable"
@@ -122,6 +125,7 @@ def _parser(settings: Settings) -> _Parser:
     bench = command("bench", _bench, "Compare methods of attribution over models and prompts; goes on after a stop.")
     add_bench_options(bench)
     _loading_options(bench)
+    runs_command.add_commands(command("runs", None, "Saved runs: list, show, rename, delete, export, import."))
     return parser
 
 
@@ -279,7 +283,8 @@ def _run(options: argparse.Namespace) -> None:
     refuse_without_array(options)
     model = _model(session, options)
     given = _prompt(session, options) if options.array is None else of_array(model, options)
-    run = model.trace(**given)
+    run = model.trace(**given, category=options.category)
+    runs_command.save(run, options)
     finding = run.analyze(options.analysis, **params)
     if options.out is None:
         _say(finding.to_json())
@@ -300,6 +305,7 @@ def _generate(options: argparse.Namespace) -> None:
     names = ("category", "max_new_tokens", "temperature", "top_p", "repetition_penalty", "seed", "stop")
     asked = {name: getattr(options, name) for name in names}
     run = _model(session, options).generate(**_prompt(session, options), **asked)
+    saved = runs_command.save(run, options)
     tokens = run.tokens
     first = run.generated_from or 0
     _print_json(
@@ -315,6 +321,7 @@ def _generate(options: argparse.Namespace) -> None:
             ],
             "sampling": to_jsonable(run.run.sampling),
             "ended": run.run.ended,
+            **({} if saved is None else {"saved": saved.id}),
         }
     )
 
@@ -390,30 +397,6 @@ def _read_text(name: str) -> str:
         raise BadInput(f"--file {name}: {error.strerror}.") from error
     except UnicodeDecodeError as error:
         raise BadInput(f"--file {name}: expected UTF-8 text, byte {error.start} is not.") from error
-
-
-def _say(text: str) -> None:
-    """Write a line to standard output, as UTF-8 whatever the locale. Raises BadInput if it cannot be written."""
-    stream: Any = sys.stdout
-    if stream is None:
-        raise BadInput("Standard output is closed; the result can be written nowhere.")
-    try:
-        stream.reconfigure(encoding="utf-8", errors="backslashreplace")
-        print(text, flush=True)
-    except BrokenPipeError:
-        raise
-    except OSError as error:
-        _say_no_more()
-        raise BadInput(f"Cannot write to standard output: {error.strerror or error}.") from error
-
-
-def _say_no_more() -> None:
-    """Nobody reads standard output any more; what is left in its buffer goes nowhere."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
-def _print_json(value: Any) -> None:
-    _say(json.dumps(value, ensure_ascii=False, indent=1))
 
 
 if __name__ == "__main__":

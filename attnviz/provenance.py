@@ -6,14 +6,14 @@ import dataclasses
 import hashlib
 import importlib.metadata
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from attnviz.types import ModelCard, Reference, Result, Run, Tokens, to_jsonable
+from attnviz.types import ModelCard, Reference, Result, Run, Tokens, Trace, to_jsonable
 
 LIBRARIES = ("attnviz", "numpy", "torch", "transformers")
 
@@ -36,7 +36,19 @@ def provenance(run: Run, card: ModelCard, analysis: str, params: Mapping[str, An
     Independent of how numpy prints and of the machine's byte order: the same numbers from the same versions give the
     same hash.
     """
-    header = {
+    return _digest(_header(run, card, analysis, params), _arrays(result))
+
+
+def run_provenance(run: Run, card: ModelCard, trace: Trace) -> str:
+    """The same of a whole run: its header, then the statistics of every layer of its attention."""
+    statistics = ("entropy", "row_max", "distance", "column_sum")
+    layers = [(index, layer) for index, layer in enumerate(trace.layers) if layer is not None]
+    arrays = ((f"{index}.{name}", getattr(layer, name)) for index, layer in layers for name in statistics)
+    return _digest(_header(run, card, "run", {"generated_from": run.generated_from}), arrays)
+
+
+def _header(run: Run, card: ModelCard, analysis: str, params: Mapping[str, Any]) -> dict[str, Any]:
+    return {
         "model": run.model,
         "revision": run.spec.revision,
         "weights": card.weights_digest,
@@ -49,8 +61,11 @@ def provenance(run: Run, card: ModelCard, analysis: str, params: Mapping[str, An
         "params": to_jsonable(params),
         "versions": versions(),
     }
+
+
+def _digest(header: Mapping[str, Any], arrays: Iterable[tuple[str, NDArray[Any]]]) -> str:
     digest = hashlib.sha256(json.dumps(header, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode())
-    for name, array in _arrays(result):
+    for name, array in arrays:
         digest.update(json.dumps([name, array.dtype.newbyteorder("<").str, list(array.shape)]).encode())
         digest.update(_bytes(array))
     return digest.hexdigest()

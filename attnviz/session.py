@@ -26,7 +26,7 @@ import numpy as np
 from cachetools import LRUCache
 from numpy.typing import NDArray
 
-from attnviz.errors import BadInput, ModelError, PluginError, Unavailable, UnknownName
+from attnviz.errors import AttnvizError, BadInput, ModelError, PluginError, Unavailable, UnknownName
 from attnviz.hooks import (
     Analysis,
     AnalysisRequest,
@@ -57,11 +57,13 @@ from attnviz.hooks import (
     View,
     Want,
 )
-from attnviz.provenance import array_digest, provenance, reference_digest
+from attnviz.kept import KeptModel, compact, lens_of
+from attnviz.provenance import array_digest, provenance, reference_digest, run_provenance, versions
 from attnviz.registry import Failure, Registry, load_registry
 from attnviz.runfile import SavedRun, read_run, write_run
 from attnviz.series import check_names, choose_rows, with_names
 from attnviz.settings import Settings, read_settings
+from attnviz.store import RunStore, StoredRun
 
 log = logging.getLogger(__name__)
 
@@ -73,6 +75,8 @@ TRACE_BYTES = 512 << 20
 WORTH_SAYING = 1.0  # seconds
 FINDING_BYTES = 128 << 20
 CELL_BYTES = 64  # about, of a number or a short text
+KEPT = "kept"
+"""Backend of a saved run whose model is not at hand."""
 SEEDS = 1 << 64
 """Seeds that torch tells apart."""
 
@@ -233,6 +237,9 @@ class Session:
 
     def model(self, spec: ModelSpec) -> Model:
         """The loaded model of a spec; loads it when it is not in memory."""
+        if spec.backend == KEPT:
+            assert spec.objects is not None
+            return cast(Model, spec.objects[0])
         with self._turn(("model", spec)):
             with self._lock:
                 found = self._models.get(spec)
@@ -302,11 +309,53 @@ class Session:
             raise BadInput(f"{path}: this run is of other weights than those of {source!r}. Compute it again.")
         spec = dataclasses.replace(spec, backend=backend.name)
         run = dataclasses.replace(saved.run, id=secrets.token_urlsafe(12), spec=spec)
-        with self._lock:
-            self._cards.setdefault(spec, saved.card)
-            self._runs[run.id] = run
+        found = self._register(run, saved.card)
         self._keep_trace(_ids_key(run), Want(), saved.trace)
-        return TracedRun(LoadedModel(self, spec, run.model, saved.card), run)
+        return found
+
+    def reopen(self, saved: SavedRun, model: LoadedModel | None = None) -> TracedRun:
+        """A run of a `RunStore`, under the id it was saved by.
+
+        Its model is loaded when something needs it: `model`, else one in memory, else one of the menu or of a local
+        folder, each only with the very weights of the run. Where none of them is there the run answers with what was
+        kept of it, and says for the rest why it is not there.
+
+        Raises:
+            BadInput: `model` has other weights.
+        """
+        if model is not None and model.card.weights_digest != saved.card.weights_digest:
+            raise BadInput(f"This run is of other weights than those of {model.name}. Load the model it was made with.")
+        spec = self._spec_of(saved) if model is None else model.spec
+        if spec is not None:
+            return self._register(dataclasses.replace(saved.run, spec=spec), saved.card)
+        kept = KeptModel(saved, f"Its model, {saved.run.spec.source}, is not at hand; load it and open the run again.")
+        spec = ModelSpec(f"saved run {saved.run.id}", None, KEPT, objects=(kept,))
+        return self._register(dataclasses.replace(saved.run, spec=spec), kept.card)
+
+    def _spec_of(self, saved: SavedRun) -> ModelSpec | None:
+        """How to load the very weights of a saved run without downloading anything; None where that cannot be told."""
+        digest, run = saved.card.weights_digest, saved.run
+        with self._lock:
+            in_memory = [s for s, card in self._cards.items() if card.weights_digest == digest]
+        for spec in in_memory:
+            if digest and (spec.dtype, spec.device) == (run.spec.dtype, run.spec.device):
+                return spec
+        names = [run.model] if run.model in self.registry.models else []
+        for source in (*names, run.spec.source):
+            spec = self._spec(source, self.registry.models.get(source), run.spec.revision, *_how(run.spec))
+            backend = self.registry.backends.get(spec.backend)
+            try:
+                if digest and backend and backend.weights_digest and backend.weights_digest(spec) == digest:
+                    return spec
+            except (AttnvizError, OSError):
+                continue
+        return None
+
+    def _register(self, run: Run, card: ModelCard) -> TracedRun:
+        with self._lock:
+            self._cards.setdefault(run.spec, card)
+            self._runs[run.id] = run
+        return TracedRun(LoadedModel(self, run.spec, run.model, card), run)
 
     def trace(self, run: Run) -> Trace:
         """Attention of a run, computed once.
@@ -867,14 +916,53 @@ class TracedRun:
     @property
     def answer(self) -> str:
         """The generated part of the text; empty if nothing was generated."""
-        if self.generated_from is None:
-            return ""
-        starts = [int(start) for start, _ in self.tokens.offsets[self.generated_from :] if start >= 0]
-        return self.text[starts[0] :] if starts else ""
+        return self.run.answer
 
     def write(self, path: str | os.PathLike[str]) -> None:
         """Keep the run and its attention in a file; see attnviz.runfile."""
         write_run(Path(path), SavedRun(self.run, self.model.card, self.captured))
+
+    def save(
+        self,
+        *,
+        category: str = "",
+        title: str = "",
+        maps: bool = False,
+        store: RunStore | None = None,
+        metadata: Mapping[str, Any] | None = None,
+    ) -> StoredRun:
+        """Keep the run: its tokens, statistics of its attention, small pictures of the heads, the lens of its answer.
+
+        Args:
+            category: one of attnviz.store.CATEGORIES or your own; "" = that of the run, else Custom.
+            title: "" = the first line of the prompt.
+            maps: keep the attention bit for bit as well; otherwise it is computed again from the tokens.
+            store: where to; None = the folder of `attnviz.run_store()`.
+            metadata: plain JSON of your own.
+
+        Raises:
+            BadInput: the folder cannot be written to; nothing is then kept.
+        """
+        model = self.model.session.model(self.run.spec)
+        if isinstance(model, KeptModel):
+            raise BadInput("This run is a saved one without its model. Export and import its file to copy it.")
+        card = self.model.card
+        trace = self.captured if "attention" in card.capabilities else _no_trace(card)
+        whole = SavedRun(self.run, card, trace, lens_of(model, self.run))
+        return (store or RunStore()).add(
+            whole if maps else compact(whole),
+            prompt=self.prompt,
+            response=self.answer,
+            title=title,
+            category=category,
+            provenance=run_provenance(self.run, card, trace),
+            metadata={**(metadata or {}), "versions": dict(versions())},
+        )
+
+    @property
+    def prompt(self) -> str:
+        """What was asked: the user's messages of a conversation, else the text before the answer."""
+        return self.run.prompt
 
     @property
     def captured(self) -> Trace:
@@ -934,6 +1022,16 @@ def _in_range(param: Param, value: Any, count: int, default: int) -> Any:
         known = f"0 to {count - 1}" if count else "none"
         raise BadInput(f"Unknown {param.type} {value}. There are {count}: {known}.")
     return value
+
+
+def _no_trace(card: ModelCard) -> Trace:
+    why = card.missing.get("attention", "this model gives none.")
+    return Trace((None,) * len(card.layers), dict.fromkeys(range(len(card.layers)), why))
+
+
+def _how(spec: ModelSpec) -> tuple[str, str, str]:
+    """Backend, data type and device, as asked for."""
+    return spec.backend, spec.dtype, spec.device
 
 
 def _first_with_attention(card: ModelCard) -> int:

@@ -400,6 +400,23 @@ class Run:
         """The whole text, prompt and answer."""
         return self.tokens.text
 
+    @property
+    def answer(self) -> str:
+        """The generated part of the text; empty if nothing was generated."""
+        if self.generated_from is None:
+            return ""
+        starts = [int(start) for start, _ in self.tokens.offsets[self.generated_from :] if start >= 0]
+        return self.text[starts[0] :] if starts else ""
+
+    @property
+    def prompt(self) -> str:
+        """What was asked: the user's messages of a conversation, else the text before the answer."""
+        stop = len(self.tokens) if self.generated_from is None else self.generated_from
+        asked = [s for s in self.tokens.segments if s.role == "user" and s.start < stop]
+        spans = [[o for o in self.tokens.offsets[s.start : min(s.stop, stop)].tolist() if o[0] >= 0] for s in asked]
+        said = [self.text[found[0][0] : max(end for _, end in found)] for found in spans if found]
+        return "\n".join(said) if said else self.text[: len(self.text) - len(self.answer)]
+
 
 # --------------------------------------------------------------------------------------------- what a forward pass gave
 

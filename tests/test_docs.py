@@ -34,7 +34,7 @@ def test_the_readme_has_python_and_commands():
     assert blocks("README.md", "sh")
 
 
-@pytest.mark.parametrize("code", blocks("README.md", "python"))
+@pytest.mark.parametrize("code", [*blocks("README.md", "python"), *blocks("docs/saved-runs.md", "python")])
 def test_python_in_the_readme_runs(code, tmp_path):
     run([sys.executable, "-W", "error", "-c", code], tmp_path)
 
@@ -54,7 +54,8 @@ def test_python_about_sensors_runs(name, monkeypatch):
 
 
 def commands():
-    lines = [line.split("#")[0].strip() for block in blocks("README.md", "sh") for line in block.splitlines()]
+    pages = [*blocks("README.md", "sh"), *blocks("docs/saved-runs.md", "sh")]
+    lines = [line.split("#")[0].strip() for block in pages for line in block.splitlines()]
     return [line for line in lines if line.startswith("attnviz ") and "serve" not in line]
 
 
@@ -81,7 +82,8 @@ def test_every_parameter_type_is_documented(kind):
 
 
 def test_links_and_pictures_exist():
-    for name in ("README.md", "CONTRIBUTING.md", "plugins/README.md", "docs/model-card.md", "docs/sensors.md"):
+    pages = ("model-card", "saved-runs", "sensors")
+    for name in ("README.md", "CONTRIBUTING.md", "plugins/README.md", *(f"docs/{page}.md" for page in pages)):
         folder = (ROOT / name).parent
         for target in re.findall(r"\]\(([^)#]+?)\)", (ROOT / name).read_text("utf-8")):
             if "://" not in target:
