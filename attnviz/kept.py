@@ -38,6 +38,8 @@ KEPT_BITS = 9
 """Of statistics and of the lens: rounding changes them by at most 1 in 512. What is shorter packs better."""
 LARGEST = 60_000.0
 """Numbers up to this are kept in float16, which ends at 65 504."""
+NO_BACKEND = "none"
+"""Backend of a run that was read from a file and never had a model here."""
 NO_MAPS = "Of this saved run the maps were not kept, and its model is not at hand to compute them again"
 _STATISTICS = ("entropy", "row_max", "distance", "column_sum")
 _NEEDED_FOR_LENS = ("hidden_states", "logits")

@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from attnviz.console import print_json, say
-from attnviz.store import CATEGORIES, KEPT, RunStore, StoredRun
+from attnviz.store import CATEGORIES, ENDING, KEPT, RunStore, StoredRun
 
 if TYPE_CHECKING:
     from attnviz.session import TracedRun
+
+FORMATS = ("auto", "run", "trajectory")
 
 
 def add_save_options(parser: argparse.ArgumentParser) -> None:
@@ -63,9 +65,15 @@ def add_commands(parser: argparse.ArgumentParser) -> None:
 
     exported = command("export", _export, "Write a saved run to a file that can be sent and imported.")
     exported.add_argument("run", metavar="ID")
-    exported.add_argument("--out", metavar="FILE", required=True, help="the file to write, .safetensors")
+    exported.add_argument(
+        "--out",
+        metavar="PATH",
+        required=True,
+        help="F.safetensors: the run; F.json: its trajectory; a folder: its trajectory, entered in manifest.json",
+    )
+    exported.add_argument("--format", choices=FORMATS, default="auto", help="what is written (the ending of PATH says)")
 
-    imported = command("import", _import, "Take in files of runs, each under a new id.")
+    imported = command("import", _import, "Take in runs (.safetensors) and trajectories (.json), under new ids.")
     imported.add_argument("files", metavar="FILE", nargs="+")
 
 
@@ -127,17 +135,37 @@ def _delete(options: argparse.Namespace) -> None:
 
 
 def _export(options: argparse.Namespace) -> None:
-    store = _store(options)
-    written = store.export(options.run, Path(options.out))
+    store, target = _store(options), Path(options.out)
+    chosen = options.format
+    if chosen == "auto":
+        chosen = "run" if target.suffix.lower() == ENDING else "trajectory"
+    if chosen == "run":
+        written, problem = store.export(options.run, target), ""
+    else:
+        written, problem = _export_trajectory(store, options.run, target)
     _tell(store)
+    if problem:
+        print(f"attnviz: {problem}", file=sys.stderr)
     print(f"attnviz: wrote {written}", file=sys.stderr)
 
 
+def _export_trajectory(store: RunStore, run_id: str, target: Path) -> tuple[Path, str]:
+    from attnviz.recordings import recording_of, write_recording
+    from attnviz.registry import load_registry
+    from attnviz.session import Session
+
+    about, saved = store.find(run_id), store.read(run_id)
+    run = Session(load_registry()).reopen(saved)
+    return write_recording(recording_of(run.run, run.model.card, run.attention, title=about.title), target)
+
+
 def _import(options: argparse.Namespace) -> None:
+    from attnviz.recordings import take_file
+
     store = _store(options)
     for name in options.files:
-        found = store.take(Path(name))
-        say(found.id)
+        for found in take_file(store, Path(name)):
+            say(found.id)
     _tell(store)
 
 

@@ -57,7 +57,7 @@ from attnviz.hooks import (
     View,
     Want,
 )
-from attnviz.kept import KeptModel, compact, lens_of
+from attnviz.kept import NO_BACKEND, KeptModel, compact, lens_of
 from attnviz.provenance import array_digest, provenance, reference_digest, run_provenance, versions
 from attnviz.registry import Failure, Registry, load_registry
 from attnviz.runfile import SavedRun, read_run, write_run
@@ -328,7 +328,10 @@ class Session:
         spec = self._spec_of(saved) if model is None else model.spec
         if spec is not None:
             return self._register(dataclasses.replace(saved.run, spec=spec), saved.card)
-        kept = KeptModel(saved, f"Its model, {saved.run.spec.source}, is not at hand; load it and open the run again.")
+        reason = saved.card.route_reason
+        if saved.run.spec.backend != NO_BACKEND:
+            reason = f"Its model, {saved.run.spec.source}, is not at hand; load it and open the run again."
+        kept = KeptModel(saved, reason)
         spec = ModelSpec(f"saved run {saved.run.id}", None, KEPT, objects=(kept,))
         return self._register(dataclasses.replace(saved.run, spec=spec), kept.card)
 

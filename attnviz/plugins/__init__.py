@@ -45,6 +45,7 @@ BUILTIN = (
     "attnviz.plugins.formats.tokenlense",
     "attnviz.plugins.formats.result_json",
     "attnviz.plugins.formats.attention_summary",
+    "attnviz.plugins.formats.trajectory",
     "attnviz.plugins.tools.calculator",
     "attnviz.plugins.tools.convert",
     "attnviz.plugins.tools.currency",

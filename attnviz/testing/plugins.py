@@ -29,7 +29,7 @@ from attnviz.testing.fake_sensors import FakeSensors
 from attnviz.testing.formats import check_format
 from attnviz.testing.renderers import check_renderer
 from attnviz.testing.require import require
-from attnviz.testing.samples import fake_request, sample_finding, sample_findings
+from attnviz.testing.samples import fake_request, sample_finding, sample_findings, sample_recording
 from attnviz.testing.tools import check_tool
 
 CONTENTS: Mapping[str, Any] = {
@@ -41,6 +41,7 @@ CONTENTS: Mapping[str, Any] = {
     "sensor_data": SensorData(np.array([[1.0, 2.0], [3.0, 4.5]]), ("pressure", "flow"), ("0", "1")),
     "attribution": sample_finding("attribution"),
     "attention_summary": sample_finding("attention_summary"),
+    "trajectory": sample_recording(),
 }
 """Something to write, by what a format carries."""
 

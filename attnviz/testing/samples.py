@@ -33,6 +33,7 @@ from attnviz.hooks import (
     TokenScores,
     UnknownName,
 )
+from attnviz.plugins.formats.trajectory import RecordedCall, Recording
 from attnviz.testing.captures import capture, random_trace
 from attnviz.testing.fake import FakeModel, distribution, lens_table
 from attnviz.testing.fake_sensors import FakeSensors
@@ -389,3 +390,33 @@ _VARIANTS: dict[str, dict[str, Callable[[Finding], Finding]]] = {
     },
     "head_scores": {"two stacks": _stacks_heads},
 }
+
+
+def sample_recording() -> Recording:
+    """A trajectory of two calls: maps that are uniform over what each query sees."""
+    calls = []
+    for context, count in ((3, 5), (6, 8)):
+        labels = tuple(f"t{i} " for i in range(count))
+        seen = np.tril(np.ones((count, count), np.float32))
+        calls.append(
+            RecordedCall(
+                labels, context, (seen / seen.sum(axis=1, keepdims=True))[context - 1 :], context - 1, "action"
+            )
+        )
+    steps: tuple[dict[str, Any], ...] = (
+        {"step_number": 1, "step_type": "answer", "content": "925", "tool_call": None},
+    )
+    return Recording(
+        id="20260131_120000_000001",
+        timestamp="2026-01-31 12:00:00",
+        category="Math",
+        query="What is 25 * 37? \N{SNOWMAN}",
+        response="925",
+        model="demo",
+        calls=tuple(calls),
+        layers=6,
+        heads=4,
+        layer=5,
+        steps=steps,
+        settings={"temperature": 0.0, "device": "cpu"},
+    )
