@@ -21,6 +21,7 @@ from attnviz.console import say as _say
 from attnviz.console import say_no_more as _say_no_more
 from attnviz.errors import AttnvizError, BadInput, UnknownName
 from attnviz.settings import Settings, read_settings, start_logging, take_file
+from attnviz.progress import Line
 
 if TYPE_CHECKING:
     from attnviz.registry import Registry
@@ -285,7 +286,8 @@ def _run(options: argparse.Namespace) -> None:
     given = _prompt(session, options) if options.array is None else of_array(model, options)
     run = model.trace(**given, category=options.category)
     runs_command.save(run, options)
-    finding = run.analyze(options.analysis, **params)
+    with Line(sys.stderr) as line:
+        finding = run.analyze(options.analysis, on_progress=line, **params)
     if options.out is None:
         _say(finding.to_json())
         return
@@ -342,13 +344,15 @@ def _session(options: argparse.Namespace) -> Session:
 
 
 def _model(session: Session, options: argparse.Namespace) -> LoadedModel:
-    model = session.load(
-        options.model,
-        backend=options.backend,
-        revision=options.revision,
-        dtype=options.dtype,
-        device=options.device,
-    )
+    with Line(sys.stderr) as line:
+        line(0.0, f"Loading {options.model}")
+        model = session.load(
+            options.model,
+            backend=options.backend,
+            revision=options.revision,
+            dtype=options.dtype,
+            device=options.device,
+        )
     if model.card.device == "ndif":
         print(f"attnviz: {model.name} {model.card.notes[0]}", file=sys.stderr)
     return model

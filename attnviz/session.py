@@ -58,6 +58,7 @@ from attnviz.hooks import (
     Want,
 )
 from attnviz.kept import NO_BACKEND, KeptModel, compact, lens_of
+from attnviz.progress import Progress, Steps, quiet
 from attnviz.provenance import array_digest, provenance, reference_digest, run_provenance, versions
 from attnviz.registry import Failure, Registry, load_registry
 from attnviz.runfile import SavedRun, read_run, write_run
@@ -67,12 +68,13 @@ from attnviz.store import RunStore, StoredRun
 
 log = logging.getLogger(__name__)
 
-Progress = Callable[[float, str], None]
 MODELS_KEPT = 3
 RUNS_KEPT = 1000
 CARDS_KEPT = 64
 TRACE_BYTES = 512 << 20
 WORTH_SAYING = 1.0  # seconds
+PATIENCE = 0.25
+"""Seconds between two words of somebody who waits for the same run, and may be told to stop."""
 FINDING_BYTES = 128 << 20
 CELL_BYTES = 64  # about, of a number or a short text
 KEPT = "kept"
@@ -81,16 +83,15 @@ SEEDS = 1 << 64
 """Seeds that torch tells apart."""
 
 
-def _quiet(share: float, what: str) -> None:
-    """Progress that goes nowhere."""
-
-
 # --------------------------------------------------------------------------------------------- the device
 
 
 @dataclass(frozen=True)
 class Task:
-    """Work for the device, picklable: one run, and at most one analysis of it."""
+    """Work for the device, picklable: one run, and at most one analysis of it.
+
+    asker   who hears how far it is, in `_LISTENING`; in another process nobody does
+    """
 
     session: str
     run: Run
@@ -99,10 +100,12 @@ class Task:
     trace: Trace | None = None
     capture: bool = False
     want: Want = field(default_factory=Want)
+    asker: str = ""
 
 
 _PAIRS = itertools.count()
 _LOADING = threading.Lock()  # libraries change what the whole process shares while they load, such as torch's dtype
+_LISTENING: dict[str, Steps] = {}  # functions do not travel to the device; a task names who listens
 _SESSIONS: weakref.WeakValueDictionary[str, Session] = weakref.WeakValueDictionary()
 
 
@@ -116,7 +119,18 @@ def on_device(task: Task) -> tuple[Trace | None, Result | None]:
     trace = model.trace(task.run.tokens, task.want) if task.capture else task.trace
     if task.analysis is None:
         return trace, None
-    return trace, session.compute(task.run, task.analysis, task.params, trace)
+    return trace, session.compute(task.run, task.analysis, task.params, trace, _LISTENING.get(task.asker, quiet))
+
+
+@contextmanager
+def _listening(steps: Steps) -> Iterator[str]:
+    """A name for tasks under which `steps` are told."""
+    name = secrets.token_urlsafe(12)
+    _LISTENING[name] = steps
+    try:
+        yield name
+    finally:
+        del _LISTENING[name]
 
 
 # --------------------------------------------------------------------------------------------- session
@@ -420,29 +434,34 @@ class Session:
         return chosen % count
 
     def analyze(
-        self, run: TracedRun, name: str, params: Mapping[str, Any], progress: Progress = _quiet
+        self, run: TracedRun, name: str, params: Mapping[str, Any], progress: Progress = quiet
     ) -> SavableFinding:
         """Run an analysis, or return it from the cache (`cached` says so).
+
+        Args:
+            progress: gets the share of the work that is done, which never goes back and ends at 1, and what it is at.
+                Whatever it raises ends the work at its next step, and is raised here.
 
         Raises:
             UnknownName, BadInput: the request is wrong.
             Unavailable: the model lacks what the analysis requires, with the reason.
         """
-        started = time.perf_counter()
+        started, steps = time.perf_counter(), Steps(progress)
         analysis = self.analysis(name)
         if reason := self.check(analysis, run.model.card):
             raise Unavailable(f"{analysis.title} is not available for {run.model.name}. {reason}")
         resolved = self.resolve(analysis, run, params)
         key = _finding_key(run.run, analysis, resolved)
-        with self._turn(("finding", key)):
+        with self._turn(("finding", key), steps):
             with self._lock:
                 found = self._findings.get(key)
             if found is not None:
                 spent = time.perf_counter() - started
                 found = dataclasses.replace(found, run=run.id, cached=True, seconds=spent)
                 log.debug("%s of %d tokens: cached", name, len(run.tokens))
+                steps(1.0, "Found in memory")
                 return SavableFinding(**_shallow(found), session=self)
-            result = self._compute_once(run.run, analysis, resolved, progress)
+            result = self._compute_once(run.run, analysis, resolved, steps)
             finding = Finding(
                 analysis=name,
                 title=analysis.title,
@@ -459,24 +478,28 @@ class Session:
             log.info("%s of %d tokens in %.2f s", name, len(run.tokens), finding.seconds)
             with self._lock:
                 _keep(self._findings, key, finding)
+            steps(1.0, "Done")
             return SavableFinding(**_shallow(finding), session=self)
 
-    def _compute_once(self, run: Run, analysis: Analysis, params: Mapping[str, Any], progress: Progress) -> Result:
+    def _compute_once(self, run: Run, analysis: Analysis, params: Mapping[str, Any], steps: Steps) -> Result:
         """Trace (if needed) and analysis: one crossing to the device, none if all it needs is in memory."""
         key = _ids_key(run)
-        with self._turn(("trace", key)):
+        with self._turn(("trace", key), steps):
             needs = "attention" in analysis.requires
             trace, want = self._cached_trace(key, analysis.want) if needs else (None, analysis.want)
             capture = needs and trace is None
-            progress(0.1, self._doing(run, want, capture) if capture or analysis.gpu else "Computing")
+            if (capture or analysis.gpu) and self.loaded(run.spec) is None:
+                steps(0.0, f"Loading {run.model}")
+            steps(0.0, self._doing(run, want, capture) if capture else "Computing")
             if analysis.gpu:
-                captured, result = on_device(Task(self.id, run, analysis.name, params, trace, capture, want))
+                with _listening(steps) as asker:
+                    captured, result = on_device(Task(self.id, run, analysis.name, params, trace, capture, want, asker))
             else:
                 captured = on_device(Task(self.id, run, capture=True, want=want))[0] if capture else trace
                 result = None
             if capture and captured is not None:
                 self._keep_trace(key, want, captured)
-        return result if result is not None else self.compute(run, analysis.name, params, captured, progress)
+        return result if result is not None else self.compute(run, analysis.name, params, captured, steps)
 
     def estimate(self, run: Run, want: Want) -> Estimate | None:
         """What a trace of this run will take; None if the model does not say.
@@ -500,31 +523,37 @@ class Session:
         name: str,
         params: Mapping[str, Any],
         trace: Trace | None,
-        progress: Progress = _quiet,
+        progress: Progress = quiet,
         waiting: tuple[str, ...] = (),
     ) -> Result:
-        """Call the plugin's own function and check what it returns. A plugin that raises is recorded, and raises on.
+        """Call the plugin's own function and check what it returns. A plugin that raises is recorded, and raises on;
+        what `progress` raises is not the plugin's doing.
 
         waiting   the analyses that asked for this one
         """
         analysis = self.analysis(name)
         model = cast(Model, _WhenNeeded(self, run.spec))
         seen = None if trace is None else trace.narrowed(analysis.want)
-        asking = partial(self._asked_by, run, (*waiting, name), progress)
-        request = AnalysisRequest(run, self.card(run.spec), model, params, seen, progress, asking)
+        steps = progress if isinstance(progress, Steps) else Steps(progress)
+        asking = partial(self._asked_by, run, (*waiting, name), steps)
+        request = AnalysisRequest(run, self.card(run.spec), model, params, seen, steps, asking)
         try:
             result = analysis.run(request)
+            if steps.stopped is not None:
+                raise steps.stopped
             if not isinstance(result, analysis.produces):
                 expected, got = analysis.produces.__name__, type(result).__name__
                 raise PluginError(f"Analysis {name} returned {got}, expected {expected}.")
         except (BadInput, Unavailable, ModelError):
             raise
         except Exception as error:
+            if steps.stopped is not None:
+                raise steps.stopped from None
             self._record(name, error)
             raise
         return result
 
-    def _asked_by(self, run: Run, waiting: tuple[str, ...], progress: Progress, name: str, /, **given: Any) -> Result:
+    def _asked_by(self, run: Run, waiting: tuple[str, ...], steps: Steps, name: str, /, **given: Any) -> Result:
         """The result of an analysis that others are waiting for, where they are computed; see AnalysisRequest.analyze.
 
         Takes no turn: whoever waits has one, and may be waited for by another thread.
@@ -548,7 +577,7 @@ class Session:
             if trace is None:
                 trace = self.model(run.spec).trace(run.tokens, want)
                 self._keep_trace(key, want, trace)
-        return self.compute(run, name, params, trace, progress, waiting)
+        return self.compute(run, name, params, trace, steps.inside(analysis.title), waiting)
 
     def _record(self, name: str, error: Exception) -> None:
         source = next((p.source for p in self.registry.plugins if ("analyses", name) in p.provides), name)
@@ -668,14 +697,18 @@ class Session:
     # ---- caches
 
     @contextmanager
-    def _turn(self, key: Any) -> Iterator[None]:
-        """One thread at a time per key, so that two askers of the same thing compute it once."""
+    def _turn(self, key: Any, progress: Progress = quiet) -> Iterator[None]:
+        """One thread at a time per key, so that two askers of the same thing compute it once; the other is told."""
         with self._lock:
             turn = self._busy.get(key)
             if turn is None:
                 turn = self._busy[key] = _Turn()
-        with turn.lock:
+        while not turn.lock.acquire(timeout=PATIENCE):
+            progress(0.0, "Waiting for another analysis of this run")
+        try:
             yield
+        finally:
+            turn.lock.release()
 
     def _cached_trace(self, key: Any, want: Want) -> tuple[Trace | None, Want]:
         """The trace in memory if it holds what is wanted; and what to capture if not, which includes what it holds."""
@@ -976,9 +1009,14 @@ class TracedRun:
         """Pattern of one head, float32 [query, key]. Raises BadInput for a layer or head that does not exist."""
         return self.captured.attention(layer, head)
 
-    def analyze(self, analysis: str, **params: Any) -> SavableFinding:
-        """The result of an analysis; see `attnviz plugins` for names and parameters."""
-        return self.model.session.analyze(self, analysis, params)
+    def analyze(self, analysis: str, *, on_progress: Progress | None = None, **params: Any) -> SavableFinding:
+        """The result of an analysis; see `attnviz plugins` for names and parameters.
+
+        Args:
+            on_progress: gets the share of the work that is done (0..1) and what it is at, in words. Raise to stop the
+                work at its next step.
+        """
+        return self.model.session.analyze(self, analysis, params, on_progress or quiet)
 
 
 @dataclass(frozen=True)

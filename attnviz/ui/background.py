@@ -10,11 +10,16 @@ from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
 from attnviz.errors import AttnvizError
+from attnviz.progress import Pace
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
 PATIENCE = 0.25
 """Seconds before the first word about progress, and between two."""
+
+
+class Cancelled(AttnvizError):
+    """Ends an analysis whose asker went away."""
 
 
 @dataclass
@@ -33,10 +38,22 @@ class Job:
     pause: float = PATIENCE
     live: Callable[[], dict[str, Any]] | None = None
     left: Any = None
+    pace: Pace = field(default_factory=Pace)
 
     def report(self, share: float, what: str) -> None:
         """Called by the work: `share` of it (0..1) is done, and it is at `what`."""
         self.share, self.what = share, what
+
+    def step(self, share: float, what: str) -> None:
+        """As `report`, by an analysis, which cannot be asked to end in any other way.
+
+        Raises:
+            Cancelled: the user cancelled.
+        """
+        if self.cancelled.is_set():
+            raise Cancelled("Cancelled.")
+        self.pace.said(share)
+        self.report(share, what)
 
 
 @dataclass
@@ -70,7 +87,7 @@ def watched(work: Callable[[Job], T], job: Job | None = None) -> Generator[dict[
     threading.Thread(target=context.run, args=(body,), daemon=True).start()
     try:
         while not job.done.wait(job.pause):
-            yield {"kind": "progress", "text": job.what, "share": job.share}
+            yield {"kind": "progress", "text": job.pace.put(job.what), "share": job.share}
     finally:
         job.cancelled.set()
     if outcome.error is not None:

@@ -18,7 +18,8 @@ from attnviz.agreement import agreement, matching
 from attnviz.errors import BadInput
 from attnviz.hooks import Analysis, Attribution, Finding, Ints, Renderer, Tokens, to_jsonable
 from attnviz.plugins.renderers.html_page import document
-from attnviz.session import Progress, Session, TracedRun
+from attnviz.progress import Progress
+from attnviz.session import Session, TracedRun
 from attnviz.ui.components.part import source
 from attnviz.ui.components.script_view import script_view
 from attnviz.ui.python_code import load_arguments
@@ -111,7 +112,7 @@ def other_of(
         wanted = against.choice.removeprefix(MODEL).strip()
         if not wanted:
             raise BadInput("Compare with: expected a method or a model, got nothing.")
-        progress(0.5, f"Loading {wanted}")
+        progress(0.0, f"Loading {wanted}")
         other, text = analysis, session.load(wanted).reread(run)
     own = {key: value for key, value in against.given.get(other.name, {}).items() if value not in (None, "")}
     return Other(text, other, {**own, **_question(analysis, other, params, run.tokens, text.tokens)})

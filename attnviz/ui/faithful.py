@@ -47,7 +47,7 @@ def judge(
         asked = {"method": analysis.name, "settings": settings(analysis, params)}
 
         def work(job: Job) -> Finding:
-            return session.analyze(run, ANALYSIS, asked, job.report)
+            return session.analyze(run, ANALYSIS, asked, job.step)
 
         steps = noticed(where, work)
         while True:

@@ -132,7 +132,7 @@ def show(
             return
 
         def work(job: Job) -> tuple[SavableFinding, Picture]:
-            finding = session.analyze(run, analysis.name, params, job.report)
+            finding = session.analyze(run, analysis.name, params, job.step)
             if panel.comparison is not None and against.choice:
                 return finding, _compared(session, panel.comparison, run, finding, against, job)
             where = panel.places[renderer.name]
@@ -156,8 +156,8 @@ def show(
 def _compared(
     session: Session, comparison: Comparison, run: TracedRun, finding: SavableFinding, against: beside.Against, job: Job
 ) -> Picture:
-    other = beside.other_of(session, run, finding.analysis, finding.params, against, job.report)
-    right = session.analyze(other.run, other.analysis.name, other.params, job.report)
+    other = beside.other_of(session, run, finding.analysis, finding.params, against, job.step)
+    right = session.analyze(other.run, other.analysis.name, other.params, job.step)
     both = beside.side_by_side(session, comparison.renderer, finding, right)
     return comparison.place, views.view_value(View("script", both), finding)
 

@@ -183,5 +183,5 @@ def test_progress_is_told(models):
         request(NAME, models("llama"), steps=4), progress=lambda share, what: said.append((share, what))
     )
     analysis(NAME).run(told)
-    assert said[0] == (0.0, "4 steps for 4 of 4 targets")
+    assert said[0] == (0.0, "step 1 of 4")
     assert engine(models("llama")).batch >= 4

@@ -46,10 +46,14 @@ class Rows:
     warnings: tuple[str, ...] = ()
 
 
-def explain(request: AnalysisRequest, method: Callable[[Engine], Rows], about: About) -> Attribution:
+Method = Callable[[Engine, AnalysisRequest], Rows]
+
+
+def explain(request: AnalysisRequest, method: Method, about: About) -> Attribution:
     """The answer of `method` to what a request asks.
 
-    Where states depend on later tokens, every target gets an engine of its own over what comes before it.
+    Where states depend on later tokens, every target gets an engine of its own over what comes before it, and its part
+    of the progress.
 
     Raises:
         Unavailable: the model gives no gradients, or does not predict the next token.
@@ -58,13 +62,25 @@ def explain(request: AnalysisRequest, method: Callable[[Engine], Rows], about: A
     """
     question, model = ask(request), differentiable(request)
     if not model.reads_ahead:
-        found = method(Engine(model, question, request.card.vocabulary))
+        found = method(Engine(model, question, request.card.vocabulary), request)
         return attribution(request, question, found, about)
-    parts = [method(Engine(model, part, request.card.vocabulary)) for part in question.one_by_one()]
+    parts = [
+        method(Engine(model, part, request.card.vocabulary), _part_of(request, place, len(question.targets)))
+        for place, part in enumerate(question.one_by_one())
+    ]
     note = "States of this model depend on later tokens: each target had passes of its own over what comes before it."
     return attribution(
         request, question, _stacked(parts, len(question.sources)), replace(about, info=(*about.info, note))
     )
+
+
+def _part_of(request: AnalysisRequest, place: int, count: int) -> AnalysisRequest:
+    """A request whose progress is that of one target of `count`."""
+
+    def progress(share: float, what: str) -> None:
+        request.progress((place + share) / count, f"target {place + 1} of {count}: {what}" if count > 1 else what)
+
+    return replace(request, progress=progress)
 
 
 def _stacked(parts: Sequence[Rows], sources: int) -> Rows:

@@ -16,7 +16,6 @@ Misleads about attention: what made a head look where it looked gets no relevanc
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import partial
 
 import numpy as np
 
@@ -53,7 +52,7 @@ _ABOUT = About(
 
 def run(request: AnalysisRequest) -> Attribution:
     """See answer.explain for errors; Unavailable where relevance gets lost on its way back."""
-    return explain(request, partial(_rows, request=request), _ABOUT)
+    return explain(request, _rows, _ABOUT)
 
 
 def _rows(engine: Engine, request: AnalysisRequest) -> Rows:

@@ -31,7 +31,7 @@ _ABOUT = About(
 
 def run(request: AnalysisRequest) -> Attribution:
     """See answer.explain for errors."""
-    return explain(request, partial(gradient_rows, request=request, score=lambda g, x: aggregate(g, "l2")), _ABOUT)
+    return explain(request, partial(gradient_rows, score=lambda g, x: aggregate(g, "l2")), _ABOUT)
 
 
 @hookimpl

@@ -13,7 +13,6 @@ Misleads with few samples, and because what lies between two runs is no text.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -31,6 +30,7 @@ from attnviz.plugins.analyses.attribution.sampling import (
     deviation,
     generator,
     noise,
+    noise_in_words,
     noise_scale,
     samples,
 )
@@ -56,7 +56,7 @@ def run(request: AnalysisRequest) -> Attribution:
         ),
         warnings=("A mean over few samples: see delta, and compare another seed.",),
     )
-    return explain(request, partial(_rows, request=request), about)
+    return explain(request, _rows, about)
 
 
 def _rows(engine: Engine, request: AnalysisRequest) -> Rows:
@@ -73,16 +73,13 @@ def _rows(engine: Engine, request: AnalysisRequest) -> Rows:
     scores, sums = average(engine, request, between())
     values = as_array(engine.values(engine.embeddings[None])[0])
     delta = sums - engine.question.by_target(values - before)
-    noisy = (
-        f"standard deviation {scale:.3g}, {request.params['noise']:g} of that of all numbers of the run's embeddings"
-    )
     return Rows(
         scores,
         values=engine.question.by_target(values),
         delta=delta.astype(values.dtype),
         info=(
             f"Compared with: random tokens, each drawn evenly from the {engine.vocabulary} of the vocabulary.",
-            f"Noise: {noisy if scale else 'none'}.",
+            noise_in_words(request, scale),
         ),
     )
 

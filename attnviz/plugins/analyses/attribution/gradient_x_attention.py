@@ -19,7 +19,6 @@ token that speaks against the target is not told from one without effect.
 
 from __future__ import annotations
 
-from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -58,7 +57,7 @@ def run(request: AnalysisRequest) -> Attribution:
             "To first order, of each weight by itself; the weights of a row share a sum.",
         ),
     )
-    return explain(request, partial(_rows, request=request), about)
+    return explain(request, _rows, about)
 
 
 def _rows(engine: Engine, request: AnalysisRequest) -> Rows:

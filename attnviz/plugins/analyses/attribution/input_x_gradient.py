@@ -31,7 +31,7 @@ def run(request: AnalysisRequest) -> Attribution:
         ),
         warnings=("The first-order effect of an embedding of zeros, which is no token. Rows do not add up to f.",),
     )
-    return explain(request, partial(gradient_rows, request=request, score=lambda g, x: aggregate(g * x, how)), about)
+    return explain(request, partial(gradient_rows, score=lambda g, x: aggregate(g * x, how)), about)
 
 
 @hookimpl

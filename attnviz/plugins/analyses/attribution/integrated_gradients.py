@@ -59,10 +59,12 @@ class Path:
         both = as_array(self.engine.values(torch.stack([self.start, self.engine.embeddings])))
         return self.engine.question.by_target(both.astype(np.float64)).astype(np.float64)
 
-    def values(self, places: Numbers) -> Numbers:
+    def values(self, places: Numbers, request: AnalysisRequest) -> Numbers:
         """[k] places -> [k, R] of every target."""
-        size = self.engine.batch
-        parts = [as_array(self.engine.values(self.at(places[i : i + size]))) for i in range(0, len(places), size)]
+        size, parts = self.engine.batch, []
+        for start in range(0, len(places), size):
+            request.progress(0.0, f"looking along the path, place {start + 1} of {len(places)}")
+            parts.append(as_array(self.engine.values(self.at(places[start : start + size]))))
         return self.engine.question.by_target(np.concatenate(parts)).astype(np.float64)
 
 
@@ -81,15 +83,14 @@ def run(request: AnalysisRequest) -> Attribution:
         ),
         warnings=("Every score is a comparison with the baseline: another one gives other scores.",),
     )
-    return explain(request, partial(_rows, request=request), about)
+    return explain(request, _rows, about)
 
 
 def _rows(engine: Engine, request: AnalysisRequest) -> Rows:
     start, compared = baseline(engine, request, request.params["baseline"])
     path, tolerance, asked = Path(engine, start), request.params["tolerance"], request.params["steps"]
     if asked is None:
-        request.progress(0.0, "looking along the path")
-        steps, rule = steps_needed(path.values, tolerance), spread
+        steps, rule = steps_needed(partial(path.values, request=request), tolerance), spread
     else:
         steps, rule = np.full(len(engine.question.targets), asked), gauss_legendre
     scores, sums = _integrals(path, request, steps, rule)
@@ -112,18 +113,21 @@ def _integrals(
     passes."""
     engine, how = path.engine, request.params["aggregation"]
     scores, sums = np.zeros((len(steps), engine.question.count)), np.zeros(len(steps))
-    done = 0
+    done, step, longest = 0, 0, int(np.unique(steps).sum())
     for count in np.unique(steps).tolist():
         members = np.flatnonzero(steps == count).tolist()
         totals: dict[int, torch.Tensor] = {}  # of signed aggregations [n], which may be summed; of others [n, d]
         for places, weights in _pieces(rule(count), engine.batch):
-            request.progress(done / int(steps.sum()), f"{count} steps for {len(members)} of {len(steps)} targets")
-            done += len(places) * len(members)
+            what = f"step {step + 1} of {longest}"
+            request.progress(done / int(steps.sum()), what)
             for target, gradient in zip(members, engine.gradients(path.at(places), members)[1], strict=True):
+                request.progress(done / int(steps.sum()), what)
+                done += len(places)
                 vector = _weighted(gradient, weights) * path.way
                 sums[target] += float(vector.sum())
                 part = aggregate(vector, how) if how in SIGNED else vector
                 totals[target] = part if target not in totals else totals[target] + part
+            step += len(places)
         for target, total in totals.items():
             scores[target] = as_array(total if how in SIGNED else aggregate(total, how))
     return scores, sums

@@ -13,8 +13,6 @@ Misleads when a position is taken for its token: deep in a model a state is made
 
 from __future__ import annotations
 
-from functools import partial
-
 import numpy as np
 
 from attnviz.hooks import Analysis, AnalysisRequest, Attribution, Param, hookimpl
@@ -42,7 +40,7 @@ def run(request: AnalysisRequest) -> Attribution:
             "The first-order effect of a state of zeros. Rows do not add up to f.",
         ),
     )
-    return explain(request, partial(_rows, request=request), about)
+    return explain(request, _rows, about)
 
 
 def _rows(engine: Engine, request: AnalysisRequest) -> Rows:

@@ -16,7 +16,6 @@ one of them changes nothing.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -46,7 +45,7 @@ def run(request: AnalysisRequest) -> Attribution:
             "A run with a hole is no text. Sources that say the same hide each other: each alone changes little.",
         ),
     )
-    return explain(request, partial(_rows, request=request), about)
+    return explain(request, _rows, about)
 
 
 def _rows(engine: Engine, request: AnalysisRequest) -> Rows:

@@ -34,7 +34,7 @@ def run(request: AnalysisRequest) -> Attribution:
             "A gradient says what a small change would do. Where the model is certain it is near 0 for every token.",
         ),
     )
-    return explain(request, partial(gradient_rows, request=request, score=lambda g, x: aggregate(g, how)), about)
+    return explain(request, partial(gradient_rows, score=lambda g, x: aggregate(g, how)), about)
 
 
 @hookimpl

@@ -49,7 +49,6 @@ def batches(engine: Engine, request: AnalysisRequest) -> Iterator[range]:
     """Samples that are put through the model at once."""
     count = request.params["samples"]
     for start in range(0, count, engine.batch):
-        request.progress(start / count, f"sample {start + 1} of {count}")
         yield range(start, min(start + engine.batch, count))
 
 
@@ -57,6 +56,12 @@ def deviation(engine: Engine, request: AnalysisRequest) -> float:
     """Standard deviation of the noise: the share asked for of that of all numbers of the whole run's embeddings."""
     share: float = request.params["noise"]
     return share * float(engine.embed(engine.question.tokens.ids).double().std(correction=0))
+
+
+def noise_in_words(request: AnalysisRequest, scale: float) -> str:
+    """What is said of noise of that standard deviation."""
+    share = f"{request.params['noise']:g} of that of all numbers of the run's embeddings"
+    return f"Noise: standard deviation {scale:.3g}, {share}." if scale else "Noise: none."
 
 
 def noise(engine: Engine, request: AnalysisRequest, members: Iterable[int], scale: float) -> torch.Tensor:
@@ -81,13 +86,16 @@ def average(
 
     how, count, targets = request.params["aggregation"], request.params["samples"], len(engine.question.targets)
     totals: dict[int, torch.Tensor] = {}  # of signed aggregations [n], which may be averaged; of others [n, d]
-    sums = np.zeros(targets)
+    sums, done = np.zeros(targets), 0
     for embeddings, factors in variants:
         for target, gradients in enumerate(engine.gradients(embeddings)[1]):
+            share = (done + len(embeddings) * target / targets) / count
+            request.progress(share, f"sample {done + 1} of {count}")
             exact = gradients if gradients.dtype == torch.float64 else gradients.float()
             vector = (exact if factors is None else exact * factors).sum(0) / count
             sums[target] += float(vector.sum())
             part = aggregate(vector, how) if how in SIGNED else vector
             totals[target] = part if target not in totals else totals[target] + part
+        done += len(embeddings)
     scores = np.stack([as_array(totals[t] if how in SIGNED else aggregate(totals[t], how)) for t in range(targets)])
     return engine.question.by_source(scores), sums

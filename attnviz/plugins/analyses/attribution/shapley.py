@@ -16,7 +16,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial
 from math import comb
 from typing import TYPE_CHECKING
 
@@ -133,7 +132,7 @@ def run(request: AnalysisRequest) -> Attribution:
         ),
         warnings=("Runs with some sources taken away are no text, and another baseline gives other scores.",),
     )
-    return explain(request, partial(_rows, request=request), about)
+    return explain(request, _rows, about)
 
 
 def _rows(engine: Engine, request: AnalysisRequest) -> Rows:

@@ -13,14 +13,21 @@ about something it never read.
 
 from __future__ import annotations
 
-from functools import partial
-
 from attnviz.hooks import Analysis, AnalysisRequest, Attribution, hookimpl
 from attnviz.plugins.analyses.attribution.answer import About, Rows, explain
 from attnviz.plugins.analyses.attribution.engine import Engine, as_array
 from attnviz.plugins.analyses.attribution.hidden_axis import AGGREGATIONS, SIGNED, aggregation
 from attnviz.plugins.analyses.attribution.question import SHARED_AT_THE_RUN
-from attnviz.plugins.analyses.attribution.sampling import SEED, average, batches, deviation, noise, noise_scale, samples
+from attnviz.plugins.analyses.attribution.sampling import (
+    SEED,
+    average,
+    batches,
+    deviation,
+    noise,
+    noise_in_words,
+    noise_scale,
+    samples,
+)
 
 
 def run(request: AnalysisRequest) -> Attribution:
@@ -38,7 +45,7 @@ def run(request: AnalysisRequest) -> Attribution:
         ),
         warnings=("A mean over embeddings with noise, which are no tokens: another noise gives other scores.",),
     )
-    return explain(request, partial(_rows, request=request), about)
+    return explain(request, _rows, about)
 
 
 def _rows(engine: Engine, request: AnalysisRequest) -> Rows:
@@ -48,10 +55,7 @@ def _rows(engine: Engine, request: AnalysisRequest) -> Rows:
     return Rows(
         scores,
         values=engine.question.by_target(as_array(engine.values(engine.embeddings[None])[0])),
-        info=(
-            f"Noise: standard deviation {scale:.3g}, {request.params['noise']:g} of that of all numbers of the run's "
-            "embeddings.",
-        ),
+        info=(noise_in_words(request, scale),),
     )
 
 
