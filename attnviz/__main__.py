@@ -53,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"attnviz: {_one_line(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt as stopped:
-        print(f"attnviz: {stopped or 'stopped.'}", file=sys.stderr)
+        print(f"attnviz: {str(stopped) or 'stopped.'}", file=sys.stderr)
         return 130
     except BrokenPipeError:
         _say_no_more()

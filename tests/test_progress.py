@@ -121,7 +121,7 @@ def test_nothing_is_written_where_there_is_no_terminal():
 ANALYSES = load_registry(safe=True).analyses
 LONG = [
     *("integrated_gradients", "occlusion", "shapley", "smooth_grad", "gradient_shap", "saliency", "cp_lrp"),
-    *("gradient_x_attention", "layer_gradient_x_activation"),
+    *("gradient_x_attention", "layer_gradient_x_activation", "faithfulness"),
 ]
 
 
@@ -163,7 +163,7 @@ def test_an_asker_ends_the_work_by_raising(run, name):
     assert middle[-1] >= 0.3
     assert run.model.session.failures == []
     assert run.analyze("attention_stats").result is before.result
-    assert isinstance(run.analyze(name).result, Attribution)
+    assert isinstance(run.analyze(name).result, ANALYSES[name].produces)
     assert not session_module._LISTENING
 
 
@@ -217,6 +217,21 @@ def test_an_analysis_cannot_keep_going_by_catching_what_was_raised(gpu):
         run.analyze("own", on_progress=tell)
     assert run.model.session.failures == []
     assert run.analyze("own").result.columns == ("x",)
+
+
+def test_an_analysis_that_is_asked_by_another_speaks_under_its_title(run):
+    said = []
+    run.analyze("faithfulness", method="saliency", on_progress=lambda share, what: said.append((share, what)))
+    assert (0.0, "Saliency: target 1 of 1") in said
+    assert [share for share, _ in said] == sorted(share for share, _ in said)
+
+    def enough(share, what):
+        if what.startswith("Occlusion:"):
+            raise EnoughError
+
+    with pytest.raises(EnoughError):
+        run.analyze("faithfulness", method="occlusion", on_progress=enough)
+    assert run.model.session.failures == []
 
 
 @pytest.mark.parametrize("gpu", [False, True])
