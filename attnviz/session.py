@@ -488,9 +488,11 @@ class Session:
             needs = "attention" in analysis.requires
             trace, want = self._cached_trace(key, analysis.want) if needs else (None, analysis.want)
             capture = needs and trace is None
-            if (capture or analysis.gpu) and self.loaded(run.spec) is None:
-                steps(0.0, f"Loading {run.model}")
-            steps(0.0, self._doing(run, want, capture) if capture else "Computing")
+            loads = (capture or analysis.gpu) and self.loaded(run.spec) is None
+            if loads or not capture:
+                steps(0.0, f"Loading {run.model}" if loads else "Computing")
+            if capture:
+                steps(0.0, self._reading(run, want))
             if analysis.gpu:
                 with _listening(steps) as asker:
                     captured, result = on_device(Task(self.id, run, analysis.name, params, trace, capture, want, asker))
@@ -511,9 +513,9 @@ class Session:
         tokens = run.tokens
         return model.estimate(len(tokens), want, tokens.decoder_from) if isinstance(model, Estimating) else None
 
-    def _doing(self, run: Run, want: Want, capture: bool) -> str:
-        """What is shown while the model runs; how long it takes, where that is known and worth a word."""
-        estimate = self.estimate(run, want) if capture else None
+    def _reading(self, run: Run, want: Want) -> str:
+        """What is said of a capture; how long it takes, where that is known and worth a word."""
+        estimate = self.estimate(run, want)
         long = estimate is not None and estimate.seconds >= WORTH_SAYING
         return f"Reading the model (about {estimate.seconds:.0f} s)" if estimate and long else "Reading the model"
 
