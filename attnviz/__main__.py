@@ -20,8 +20,8 @@ from attnviz.console import print_json as _print_json
 from attnviz.console import say as _say
 from attnviz.console import say_no_more as _say_no_more
 from attnviz.errors import AttnvizError, BadInput, UnknownName
-from attnviz.settings import Settings, read_settings, start_logging, take_file
 from attnviz.progress import Line
+from attnviz.settings import Settings, read_settings, start_logging, take_file
 
 if TYPE_CHECKING:
     from attnviz.registry import Registry
