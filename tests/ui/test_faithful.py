@@ -77,3 +77,18 @@ def test_it_is_asked_for_shown_and_gone_with_the_picture(page):
     pulls.locator(".app-faithful-home [data-state='ready']").wait_for()
     assert "Judged: pulls (way=mean)" in place.inner_text()
     assert shown(pulls) == expected(2, settings="way=mean")
+
+
+@pytest.mark.browser
+def test_it_says_how_far_it_is_and_cancel_brings_the_offer_back(new_page):
+    page = new_page("?model=talker&prompt=one+two+one+two&tab=Pulls&answer=0&format=text")
+    pulls = panel(page, "pulls")
+    pulls.locator(".av-attribution[data-ready='1']").wait_for()
+    place = pulls.locator(".app-faithful-home")
+    place.get_by_role("button", name="Faithfulness").click()
+    place.get_by_role("progressbar").wait_for()
+    page.get_by_role("button", name="Cancel").click()
+    place.locator("[data-state='offer']").wait_for()
+    page.get_by_text("Cancelled. What was there stays.").wait_for()
+    assert place.get_by_role("progressbar").count() == 0
+    assert pulls.locator(".av-attribution").count() == 1

@@ -3,13 +3,14 @@ const {element: make, button} = window.attnviz;
 const slot = element.querySelector(".app-part");
 const {analysis} = constants;
 let chosen = 0;
+let waiting = false;  // for an answer that was asked for here and not given up
 
 const number = (value) => value === null ? "–" : String(Number(value.toPrecision(3)));
 
 function asker(text) {
   const made = button("app-small app-judge", text);
   made.title = "Takes the best ranked sources away, beside random orders of the same sources.";
-  made.addEventListener("click", () => trigger("judge", {analysis}));
+  made.addEventListener("click", () => { waiting = true; trigger("judge", {analysis}); });
   return made;
 }
 
@@ -77,7 +78,7 @@ function problem(value) {
 }
 
 function draw() {
-  const value = props.value;
+  const value = props.value && props.value.state === "progress" && !waiting ? {state: "offer"} : props.value;
   slot.dataset.state = (value && value.state) || "";
   if (!value) { slot.replaceChildren(); return; }
   const drawn = {
@@ -86,5 +87,10 @@ function draw() {
   };
   slot.replaceChildren(...drawn[value.state]());
 }
+document.addEventListener("click", (event) => {  // Cancel ends the work: nothing comes any more
+  if (!waiting || !event.target.closest("#app-cancel")) return;
+  waiting = false;
+  draw();
+});
 watch("value", draw);
 draw();

@@ -34,7 +34,11 @@ def note(what):
 
 
 class Talker(FakeModel):
-    """Takes a fifth of a second for each token of an answer, and breaks off where it is told to fail."""
+    """Takes a fifth of a second for each token of an answer and each changed run, and breaks off where told to fail."""
+
+    def states(self, embeddings, tokens, positions):
+        time.sleep(0.2 * len(embeddings))
+        return super().states(embeddings, tokens, positions)
 
     def generate(self, tokens, sampling, on_token=None, cancelled=None, on_row=None):
         said = []
