@@ -31,7 +31,7 @@ def choose_rows(array: NDArray[Any], window: str | None, steps: int | None) -> s
             f"Expected one series [time, sensor], got a batch of {len(array)}: give them one by one, array[0] and so "
             "on (--item N). A batch is never averaged."
         )
-    count = len(array) if array.ndim else 0
+    count = len(array)
     rows = _rows(window, count, steps)
     read = rows.stop - rows.start
     if steps is not None and (read > steps or (window is not None and read < steps)):

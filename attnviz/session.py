@@ -1127,9 +1127,11 @@ def _of_array(
     series = isinstance(model, ReadsSeries) and model.reads_series
     if not series and (times is not None or window is not None):
         raise BadInput("Times and windows are of a series [time, sensor], which this model does not read.")
+    if not array.ndim:
+        return model.tokenize_values(array)  # which says what it expects
     known = model.columns if isinstance(model, ReadsSeries) else ()
     if names is not None:
-        check_names(names, array.shape[-1] if array.ndim else 0, known)
+        check_names(names, array.shape[-1], known)
     rows = (
         choose_rows(array, window, model.steps) if series and isinstance(model, ReadsSeries) else slice(0, len(array))
     )

@@ -68,6 +68,11 @@ def test_a_batch_is_never_averaged(session):
         model.trace(array=numbers(35, 3))
 
 
+def test_a_single_number_is_refused(session):
+    with pytest.raises(ShapeError, match=r"expected shape \[time, channel\] = \[36, 3\], got \[\]"):
+        session.load(random_module("patchtst")).trace(array=np.float32(3))
+
+
 def test_times_are_on_the_tokens_that_stand_for_them(encoder, session):
     times = [f"08:{minute:02}" for minute in range(9)]
     tokens = encoder.trace(array=numbers(9, 16), times=times, window="2:7").tokens

@@ -31,8 +31,10 @@ def read(path: str | os.PathLike[str]) -> dict[str, Any]:
     if file.suffix.lower() not in (".npy", ".csv"):
         raise BadInput(f"{file.name}: expected a file ending in .npy or .csv.")
     try:
+        if file.stat().st_size > MAX_BYTES:
+            raise BadInput(f"{file.name}: expected at most {MAX_BYTES >> 20} MiB, got more.")
         with file.open("rb") as stream:
-            raw = stream.read(MAX_BYTES + 1)
+            raw = stream.read(MAX_BYTES + 1)  # what is no plain file has no size before it is read
     except OSError as error:
         raise BadInput(f"{file.name}: cannot be read: {error.strerror or error}.") from None
     if len(raw) > MAX_BYTES:
