@@ -8,24 +8,26 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from attnviz import runs_command
+from attnviz.agent import command as agent_command
 from attnviz.array_option import add_choices, of_array, refuse_without_array
 from attnviz.bench.command import add_options as add_bench_options
 from attnviz.bench.command import run as _bench
 from attnviz.console import print_json as _print_json
 from attnviz.console import say as _say
 from attnviz.console import say_no_more as _say_no_more
+from attnviz.demo import command as demo_command
 from attnviz.errors import AttnvizError, BadInput, UnknownName
 from attnviz.progress import Line
 from attnviz.settings import Settings, read_settings, start_logging, take_file
 
 if TYPE_CHECKING:
     from attnviz.registry import Registry
-    from attnviz.session import LoadedModel, Session
+    from attnviz.session import LoadedModel, Session, TracedRun
 
 TEXT_BYTES = 4 << 20
 _MODEL_HELP = "menu name, folder or hub id ({})"
@@ -119,9 +121,16 @@ def _parser(settings: Settings) -> _Parser:
     _prompt_options(generate, model)
     runs_command.add_save_options(generate)
     _sampling_options(generate, settings)
+    generate.set_defaults(max_new_tokens=None)  # an agent's turns are longer than an answer
+    agent_command.add_options(generate)
     generate.add_argument(
         "--stop", action="append", default=[], metavar="TEXT", help="end when the answer contains this; repeatable"
     )
+
+    demo = command("demo", _demo, "Five questions of each category, with tools and without; or the held-out table.")
+    demo_command.add_options(demo)
+    demo.add_argument("--model", default=model, help=_MODEL_HELP.format(model))
+    _loading_options(demo)
 
     bench = command("bench", _bench, "Compare methods of attribution over models and prompts; goes on after a stop.")
     add_bench_options(bench)
@@ -300,32 +309,61 @@ def _convert(options: argparse.Namespace) -> None:
     print(f"attnviz: wrote {finding.save(options.target)}", file=sys.stderr)
 
 
-def _generate(options: argparse.Namespace) -> None:
+def _generate(options: argparse.Namespace) -> int:
+    session = _session(options)
+    if options.agent:
+        return _answer_with_tools(session, options)
+    agent_command.refuse_without_agent(options)
+    names = ("category", "temperature", "top_p", "repetition_penalty", "seed", "stop")
+    asked = {name: getattr(options, name) for name in names}
+    longest = options.settings.max_new_tokens if options.max_new_tokens is None else options.max_new_tokens
+    run = _model(session, options).generate(**_prompt(session, options), **asked, max_new_tokens=longest)
+    _print_json(_answered(run, options))
+    return 0
+
+
+def _answer_with_tools(session: Session, options: argparse.Namespace) -> int:
+    if options.messages is not None or options.array is not None:
+        raise BadInput("--agent: answers one question. Give it with --text or --file.")
+    question = _prompt(session, options)["text"]
+    done = agent_command.answer(_model(session, options), question, options)
+    _print_json({**_answered(done.run, options, agent_command.written(done)), **agent_command.described(done)})
+    return 130 if done.trajectory.ended == "cancelled" else 0
+
+
+def _answered(run: TracedRun, options: argparse.Namespace, written: Collection[int] | None = None) -> dict[str, Any]:
+    """What is printed of an answer, which is saved if that was asked for.
+
+    written: positions of the tokens of the model; None = all after the prompt.
+    """
     from attnviz.types import to_jsonable
 
-    session = _session(options)
-    names = ("category", "max_new_tokens", "temperature", "top_p", "repetition_penalty", "seed", "stop")
-    asked = {name: getattr(options, name) for name in names}
-    run = _model(session, options).generate(**_prompt(session, options), **asked)
     saved = runs_command.save(run, options)
     tokens = run.tokens
     first = run.generated_from or 0
-    _print_json(
-        {
-            "model": run.model.name,
-            "category": run.run.category,
-            "text": run.text,
-            "answer": run.answer,
-            "generated_from": first,
-            "tokens": [
-                {"index": i, "id": int(tokens.ids[i]), "label": label, "generated": i >= first}
-                for i, label in enumerate(tokens.labels)
-            ],
-            "sampling": to_jsonable(run.run.sampling),
-            "ended": run.run.ended,
-            **({} if saved is None else {"saved": saved.id}),
-        }
-    )
+    written = range(first, len(tokens)) if written is None else written
+    return {
+        "model": run.model.name,
+        "category": run.run.category,
+        "text": run.text,
+        "answer": run.answer,
+        "generated_from": first,
+        "tokens": [
+            {"index": i, "id": int(tokens.ids[i]), "label": label, "generated": i in written}
+            for i, label in enumerate(tokens.labels)
+        ],
+        "sampling": to_jsonable(run.run.sampling),
+        "ended": run.run.ended,
+        **({} if saved is None else {"saved": saved.id}),
+    }
+
+
+def _demo(options: argparse.Namespace) -> int:
+    demo_command.check(options)
+    session = _session(options)
+    printed, code = demo_command.run(session, _model(session, options), options)
+    _print_json(printed)
+    return code
 
 
 # --------------------------------------------------------------------------------------------- small steps
