@@ -241,3 +241,20 @@ def remove_unfinished(folder: Path) -> None:
     """Removes what a kill left in the middle of writing; nobody else may be writing."""
     for path in folder.rglob(".*.json.*"):
         path.unlink(missing_ok=True)
+
+
+# --------------------------------------------------------------------------------------------- many of them
+
+
+def home() -> Path:
+    """Where benchmarks are looked for: $ATTNVIZ_HOME/benchmarks, else benchmarks/ of the current folder."""
+    return Path(os.environ.get("ATTNVIZ_HOME") or ".") / "benchmarks"
+
+
+def benchmarks() -> list[Path]:
+    """The folders there that hold a plan, the latest first."""
+    try:
+        found = [(path.stat().st_mtime_ns, path.name, path.parent) for path in home().glob(f"*/{PLAN}")]
+    except OSError:
+        return []
+    return [folder for *_, folder in sorted(found, reverse=True)]

@@ -194,13 +194,13 @@ function sentences() {
 function errors() {
   const found = data.errors.filter((item) => state.models.has(item.model) && state.methods.has(item.method));
   if (!found.length) return [make("p", { class: "av-info" }, "None.")];
-  const lines = found.map((item) => [item.stage, named(item.model), named(item.method), numbers(item.prompts), visibleText(item.error)]);
+  const lines = found.map((item) => [item.stage, named(item.model), named(item.method), numbers(item), visibleText(item.error)]);
   return [tableOf(["Stage", "Model", "Method", "Prompts", "Error"], lines)];
 }
 
-function numbers(ids) {
-  const shown = ids.slice(0, 8).join(", ");
-  return ids.length > 8 ? `${shown} … (${ids.length})` : shown;
+function numbers({ prompts, count }) {
+  const shown = prompts.slice(0, 8).join(", ");
+  return count > 8 ? `${shown} … (${count})` : shown;
 }
 
 // ------------------------------------------------------------------------------------------------ all of it
@@ -237,6 +237,7 @@ function draw() {
   const delta = (row) => row.delta === null ? `${significant(row.cpu)} CPU s` : `${significant(row.cpu)} CPU s, gap at most ${significant(row.delta)}`;
   const parts = [
     data.cells < data.planned ? make("p", { class: "av-warning" }, `${data.cells} of ${data.planned} attributions are there so far.`) : null,
+    data.facts ? make("dl", { class: "bm-facts av-caption" }, ...data.facts.map(([name, value]) => make("div", {}, make("dt", {}, name), make("dd", {}, visibleText(value))))) : null,
     badges("Models", data.models, state.models), badges("Methods", data.methods, state.methods),
     cards(found),
     figure("Insights", "Over all models and methods.", null, ...sentences()),

@@ -62,7 +62,14 @@ def _errors(benchmark: Benchmark) -> list[dict[str, Any]]:
             grouped.setdefault((cell.error_stage, cell.model, cell.method, cell.error), []).append(cell.prompt)
     ordered = sorted(grouped.items(), key=lambda item: STAGES.index(item[0][0]))
     return [
-        {"stage": stage, "model": model, "method": method, "error": error[:2000], "prompts": prompts}
+        {
+            "stage": stage,
+            "model": model,
+            "method": method,
+            "error": error[:400],
+            "prompts": prompts[:20],
+            "count": len(prompts),
+        }
         for (stage, model, method, error), prompts in ordered[:ERRORS]
     ]
 

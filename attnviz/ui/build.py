@@ -9,11 +9,12 @@ from typing import Any
 
 import gradio as gr
 
+from attnviz.bench.view import view as benchmark_view
 from attnviz.errors import BadInput, UnknownName
 from attnviz.hooks import Analysis
 from attnviz.registry import Registry
 from attnviz.session import LoadedModel, Session, TracedRun
-from attnviz.ui import faithful, model_tab
+from attnviz.ui import benchmark_tab, faithful, model_tab
 from attnviz.ui import sidebar as left
 from attnviz.ui import wish as wishes
 from attnviz.ui.background import Job, error_notice, noticed
@@ -64,6 +65,7 @@ class Page:
     tabs: gr.Tabs
     groups: dict[str, Group]
     about: ModelTab
+    benchmark: benchmark_tab.BenchmarkTab
     asked: wishes.LastAsked = field(default_factory=wishes.LastAsked)
     loaded: set[str] = field(default_factory=set)  # models somebody here loaded on purpose
 
@@ -96,9 +98,10 @@ def _lay_out(session: Session, finished: wishes.Finished) -> Page:
             with gr.Tabs(elem_id="app-tabs") as tabs:
                 groups = {title: _group(session, title, found) for title, found in session.registry.groups().items()}
                 about = build_model_tab()
+                benchmark = benchmark_tab.build_benchmark_tab()
                 build_plugins_tab(session)
             status_line()
-    return Page(session, finished, run, place, side, live, strip, tabs, groups, about)
+    return Page(session, finished, run, place, side, live, strip, tabs, groups, about, benchmark)
 
 
 def _group(session: Session, title: str, analyses: Sequence[Analysis]) -> Group:
@@ -289,7 +292,17 @@ def _outputs(page: Page) -> list[Any]:
     panels = [component for panel in page.panels for component in (panel.frame, *panel.outputs)]
     side = page.side
     left_column = [side.notice, *side.asked, side.examples]
-    return [page.run, page.live, page.strip, page.tabs, *left_column, *page.about.outputs, *menus, *panels]
+    return [
+        page.run,
+        page.live,
+        page.strip,
+        page.tabs,
+        *left_column,
+        *page.about.outputs,
+        *page.benchmark.outputs,
+        *menus,
+        *panels,
+    ]
 
 
 def _against(group: Group, panel: Panel, values: Mapping[Any, Any]) -> Against:
@@ -330,6 +343,8 @@ def open_first(page: Page, place: Place, values: Mapping[Any, Any], asker: Asker
         page.finished.shown.set()
         if place.url.get("tab") == model_tab.TITLE:
             yield from model_tab.estimate_when_loaded(page.about, page.session, kept, values[page.about.counts])
+        if place.url.get("tab") == benchmark_tab.TITLE:
+            yield from benchmark_tab.opened(page.benchmark, "")
     except Exception as error:  # the boundary of the page
         yield {side.notice: error_notice(error)}
 
@@ -376,7 +391,7 @@ def _above(page: Page, run: str, model: LoadedModel) -> str | None:
 def _opened(page: Page, place: Place) -> tuple[Place, Updates]:
     """The tab and the analysis an address names."""
     title, name = place.url.get("tab", ""), place.url.get("analysis", "")
-    fixed = {model_tab.TITLE: model_tab.ID, "Plugins": "plugins"}
+    fixed = {model_tab.TITLE: model_tab.ID, benchmark_tab.TITLE: benchmark_tab.ID, "Plugins": "plugins"}
     if not title or title in fixed:
         return Place(url=place.url), {page.tabs: gr.Tabs(selected=fixed[title])} if title else {}
     if title not in page.groups:
@@ -571,4 +586,4 @@ def _info(text: str) -> dict[str, Any]:
 
 def head(registry: Registry) -> str:
     """What goes into the page's head: scripts that are there before any component."""
-    return page_scripts(list(registry.renderers.values()))
+    return page_scripts([*registry.renderers.values(), benchmark_view()])

@@ -1,6 +1,6 @@
 """A benchmark made by hand: two models, two methods, three prompts; numbers that can be followed."""
 
-from attnviz.bench.folder import Benchmark
+from attnviz.bench.folder import Benchmark, write_cell, write_json, write_loaded, write_plan
 from attnviz.bench.plan import Plan, PlannedMethod, PlannedModel
 from attnviz.bench.prompts import Prompt
 from attnviz.bench.records import Cell, Loaded
@@ -61,3 +61,15 @@ def benchmark():
     }
     system = {"platform": "Linux", "cpu_model": "a <b>fast</b> one", "cpu_cores": 2, "torch_cuda_available": False}
     return Benchmark(plan(), "2026-01-01 00:00:00 UTC", tuple(cells), loaded, system)
+
+
+def write(place, found):
+    """A folder that holds a benchmark."""
+    write_plan(place, found.plan, found.started)
+    models = {model.name: model for model in found.plan.models}
+    for made in found.cells:
+        write_cell(place, models[made.model], made)
+    for name, loaded in found.loaded.items():
+        write_loaded(place, models[name], loaded)
+    write_json(place / "system_info.json", found.system)
+    return place

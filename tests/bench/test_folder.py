@@ -1,38 +1,22 @@
 """What is read back from a folder is checked, field by field."""
 
 import json
+import os
 from dataclasses import asdict
 
 import pytest
 
-from attnviz.bench.folder import (
-    cell_path,
-    read_benchmark,
-    read_plan,
-    result_path,
-    write_cell,
-    write_json,
-    write_loaded,
-    write_plan,
-)
+from attnviz.bench.folder import benchmarks, cell_path, read_benchmark, read_plan, result_path
 from attnviz.bench.plan import PlannedModel, file_name
 from attnviz.bench.records import Cell, read_record
 from attnviz.errors import BadInput
-from tests.bench.samples import benchmark, plan
+from tests.bench.samples import benchmark, plan, write
 
 
 @pytest.fixture
 def folder(tmp_path):
     """A folder with all of the benchmark that is made by hand."""
-    found, place = benchmark(), tmp_path / "b"
-    write_plan(place, found.plan, found.started)
-    models = {model.name: model for model in found.plan.models}
-    for cell in found.cells:
-        write_cell(place, models[cell.model], cell)
-    for name, loaded in found.loaded.items():
-        write_loaded(place, models[name], loaded)
-    write_json(place / "system_info.json", found.system)
-    return place
+    return write(tmp_path / "b", benchmark())
 
 
 def test_what_is_written_is_read(folder):
@@ -132,3 +116,13 @@ def test_names_of_files_stay_within_the_folder(tmp_path, name):
     for path in (cell_path(tmp_path, model, "m", 1), result_path(tmp_path, model, "m", 1)):
         assert path.resolve().is_relative_to(tmp_path)
         assert len(path.relative_to(tmp_path).parts) == 4
+
+
+def test_benchmarks_are_found_the_latest_first(tmp_path, monkeypatch):
+    monkeypatch.setenv("ATTNVIZ_HOME", str(tmp_path))
+    assert benchmarks() == []
+    (tmp_path / "benchmarks" / "other").mkdir(parents=True)
+    for name, seconds in (("old", 100), ("new", 200)):
+        file = write(tmp_path / "benchmarks" / name, benchmark()) / "plan.json"
+        os.utime(file, (seconds, seconds))
+    assert [path.name for path in benchmarks()] == ["new", "old"]

@@ -90,5 +90,6 @@ def test_data_of_the_view_can_be_written_as_json():
         "method": "fast",
         "error": HOSTILE,
         "prompts": [3],
+        "count": 1,
     }
     assert data["errors"][1]["prompts"] == [1, 2, 3]

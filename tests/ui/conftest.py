@@ -28,7 +28,7 @@ def wait_for(url, process, seconds=60):
         if process.poll() is not None:
             pytest.fail(f"The app ended with code {process.returncode}.")
         try:
-            urllib.request.urlopen(url, timeout=1).close()
+            urllib.request.urlopen(url, timeout=20).close()
             return
         except (urllib.error.URLError, OSError):
             time.sleep(0.1)

@@ -426,7 +426,7 @@ HOSTILE = (
 def test_hostile_prompts_stay_text(new_page):
     page = new_page("?" + urlencode({"prompt": HOSTILE, "category": HOSTILE, "answer": "0"}))
     assert page.locator("#app-prompt textarea").input_value() == HOSTILE
-    for tab in ("Heads", "Logit lens", "Pulls", "Toy", "Own tab", "Errors", "Tables", "Model", "Plugins"):
+    for tab in ("Heads", "Logit lens", "Pulls", "Toy", "Own tab", "Errors", "Tables", "Model", "Benchmark", "Plugins"):
         open_tab(page, tab)
         page.wait_for_timeout(250)
     open_tab(page, "Tables")
@@ -448,7 +448,7 @@ def test_dark(new_page):
     page.wait_for_function("document.querySelector('.toy').dataset.dark === 'false'")
 
 
-@pytest.mark.parametrize("tab", ["Attention", "Heads", "Logit lens", "Tables", "Model", "Plugins"])
+@pytest.mark.parametrize("tab", ["Attention", "Heads", "Logit lens", "Tables", "Model", "Benchmark", "Plugins"])
 def test_narrow(new_page, tab):
     page = new_page("?" + urlencode({"tab": tab}), width=390, height=844, ready=False)
     page.locator("#app-strip .app-token").first.wait_for()
