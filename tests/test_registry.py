@@ -1,5 +1,6 @@
 """Discovery, checking and indexing of plugins: what goes wrong is recorded with its reason, and the rest is loaded."""
 
+import importlib.util
 import pickle
 import sys
 import textwrap
@@ -46,7 +47,10 @@ def only_failure(registry):
 def test_built_ins_load_without_a_failure():
     registry = load_registry(safe=True)
     assert registry.failures == ()
-    assert registry.unavailable == ()
+    optional = [name for name in ("captum", "inseq") if importlib.util.find_spec(name) is None]
+    assert [f.plugin for f in registry.unavailable] == [f"analyses.{name}_methods" for name in optional]
+    for name, found in zip(optional, registry.unavailable, strict=True):
+        assert found.reason.endswith(f"pip install {name}")
     assert {p.origin for p in registry.plugins} == {"built-in"}
 
 

@@ -26,6 +26,8 @@ BUILTIN = (
     "attnviz.plugins.analyses.attribution.faithfulness",
     "attnviz.plugins.analyses.sensor_importance",
     "attnviz.plugins.analyses.attention_summary",
+    "attnviz.plugins.analyses.captum_methods",
+    "attnviz.plugins.analyses.inseq_methods",
     "attnviz.plugins.renderers.attention_grid",
     "attnviz.plugins.renderers.head_map",
     "attnviz.plugins.renderers.lens_grid",

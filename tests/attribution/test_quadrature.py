@@ -66,7 +66,8 @@ def test_each_function_gets_the_steps_it_needs(tolerance):
 
         assert missed(found[name]) <= tolerance
         assert found[name] == LADDER[0] or any(missed(s) > tolerance / 2 for s in LADDER if s * 4 >= found[name] > s)
-    assert found["line"] == found["flat"] == LADDER[0]
+    assert found["flat"] == LADDER[0]
+    assert found["line"] <= 5  # under the map a slope of degree 8, for which 2·5 − 1 is enough
     assert found["wave"] > found["line"]
 
 

@@ -32,7 +32,9 @@ from attnviz.types import result_types
 ROOT = Path(attnviz.__file__).parent.parent
 EXAMPLE = ROOT / "plugins" / "attnviz-example"
 REGISTRY = load_registry()
-ANALYSES = REGISTRY.analyses.values()
+OF_A_MODULE = ("captum", "inseq")  # they need a torch module, which a FakeModel is not: tests/oracles checks them
+ANALYSES = [analysis for name, analysis in REGISTRY.analyses.items() if name not in OF_A_MODULE]
+PLUGINS = [plugin.name for plugin in REGISTRY.plugins if not plugin.name.endswith("_methods")]
 SAMPLES = [(kind, name) for kind in result_types() for name in sample_findings(kind)]
 PAIRS = [(r, *s) for r in REGISTRY.renderers.values() for s in SAMPLES if s[0] in [kind.kind for kind in r.accepts]]
 
@@ -45,7 +47,7 @@ def test_the_registry_is_whole():
     check_registry(REGISTRY)
 
 
-@pytest.mark.parametrize("name", [record.name for record in REGISTRY.plugins])
+@pytest.mark.parametrize("name", PLUGINS)
 def test_every_plugin_passes_the_check_of_the_command_line(name):
     assert check_plugin(name, REGISTRY) == []
 

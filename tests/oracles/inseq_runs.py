@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -29,14 +30,16 @@ def attribute(module: Any, tokenizer: Any, method: str, tokens: Tokens, first: i
     else:
         parts = (tokens.ids[:split], False), (tokens.ids[split:], True)
         batch = EncoderDecoderBatch(*(_batch(model, ids, base, as_targets=target) for ids, target in parts))
-    found = model.attribution_method.attribute(
-        batch,
-        log_probability,
-        attr_pos_start=first - (split or 0),
-        show_progress=False,
-        attribute_target=split is not None,
-        attribution_args=options,
-    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # its own affair
+        found = model.attribution_method.attribute(
+            batch,
+            log_probability,
+            attr_pos_start=first - (split or 0),
+            show_progress=False,
+            attribute_target=split is not None,
+            attribution_args=options,
+        )
     return found.sequence_attributions[0]
 
 

@@ -37,13 +37,22 @@ def baseline(engine: Engine, request: AnalysisRequest, name: str) -> tuple[torch
     """
     if name == "mean":
         return _mean(engine), "the mean embedding of the vocabulary"
+    found, words = stand_in(engine, request, name)
+    return engine.embed(np.full(engine.question.count, found)), words
+
+
+def stand_in(engine: Engine, request: AnalysisRequest, name: str) -> tuple[int, str]:
+    """Id of the token that BASELINE calls so, and its name in words.
+
+    Raises:
+        BadInput: the model has no such token, or its embedding is all zeros.
+    """
     known = engine.model.stand_ins
     for kind in _ORDER if name == "auto" else (name,):
         if kind not in known:
             continue
-        found = engine.embed(np.full(engine.question.count, known[kind]))
-        if bool(found.any(dim=-1).all()):
-            return found, f"{request.model.label(known[kind])!r} (the {kind} token)"
+        if bool(engine.embed(np.full(engine.question.count, known[kind])).any(dim=-1).all()):
+            return known[kind], f"{request.model.label(known[kind])!r} (the {kind} token)"
         if name != "auto":
             raise BadInput(f"Parameter baseline: the embedding of the {kind} token is all zeros. Choose another.")
     listed = ", ".join([*known, "mean"])

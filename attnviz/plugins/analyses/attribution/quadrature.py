@@ -20,9 +20,9 @@ from numpy.typing import NDArray
 Numbers = NDArray[np.float64]
 Rule = tuple[Numbers, Numbers]
 
-LADDER = (6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256)
+LADDER = (4, 5, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256)
 """Steps to choose from."""
-_POINTS = (32, 64, 128, 256, 512)
+_POINTS = (16, 32, 64, 128, 256, 512)
 _MAP = np.array([40320, 6720, 3024, 1800, 1225]) / 53089  # of s, s³, s⁵, s⁷, s⁹: the series of arcsin, scaled to 1
 
 
@@ -73,7 +73,8 @@ def _series(values: Callable[[Numbers], Numbers], tolerance: float) -> tuple[Num
         new = [index for index, key in enumerate(keys) if key not in known]
         known.update(zip((keys[index] for index in new), values(places[new]), strict=True))
         series = _coefficients(np.stack([known[key] for key in keys]))
-        last, before = (np.abs(part).max(axis=0) for part in (series[-count // 8 :], series[-count // 4 : -count // 8]))
+        end = max(count // 8, 4)  # coefficients that tell whether the series has come to its end
+        last, before = (np.abs(part).max(axis=0) for part in (series[-end:], series[-2 * end : -end]))
         if (last * count <= tolerance / 4).all():  # what the slope still changes by
             break
     noise = np.where(last > before / 4, 2 * last, 0)  # where the series does not fall any more
