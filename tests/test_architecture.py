@@ -1,7 +1,7 @@
 """Layering as it really is at run time: what importing each part loads."""
 
 import ast
-import importlib
+import importlib.util
 import pkgutil
 import subprocess
 import sys
