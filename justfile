@@ -46,6 +46,10 @@ bench:
     PYTHONPATH=. python bench/library.py
     PYTHONPATH=. python bench/capture.py
 
+# attribution beside Inseq and Captum (minutes), in an environment with requirements-oracles.txt
+bench-attribution:
+    PYTHONPATH=. python bench/attribution.py
+
 # train the embedded models again (about half an hour on one core)
 train:
     python -m attnviz.demo.train
