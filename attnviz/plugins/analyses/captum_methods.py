@@ -73,7 +73,7 @@ def run(request: AnalysisRequest) -> Attribution:
         warnings=(_STATES if inside else _RUNS,),
     )
     rows = _inside if inside else _at_once if name in AT_ONCE else _fitted
-    return explain(request, partial(rows, request=request), about)
+    return explain(request, rows, about)
 
 
 def _version() -> str:
