@@ -82,7 +82,7 @@ def test_every_parameter_type_is_documented(kind):
 
 
 def test_links_and_pictures_exist():
-    pages = ("model-card", "saved-runs", "sensors")
+    pages = ("agent", "model-card", "saved-runs", "sensors")
     for name in ("README.md", "CONTRIBUTING.md", "plugins/README.md", *(f"docs/{page}.md" for page in pages)):
         folder = (ROOT / name).parent
         for target in re.findall(r"\]\(([^)#]+?)\)", (ROOT / name).read_text("utf-8")):

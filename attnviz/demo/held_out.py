@@ -24,7 +24,9 @@ KINDS: Mapping[str, tuple[Callable[[random.Random], Problem], ...]] = {
     "conversion": (agent.conversion,),
     "look-up": (agent.lookup,),
 }
+ALL = "all"
 REQUIRED = 0.95
+"""Of all kinds together; each kind by itself is reported."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,7 @@ class Judged:
 
 
 def draw(n: int, seed: int = 21) -> list[tuple[str, Problem]]:
-    """n held-out problems, the same number of each kind."""
+    """n held-out problems, the same number of each kind; one that is drawn twice counts twice."""
     rng = random.Random(seed)
     kinds = list(KINDS)
     drawn = []
@@ -103,13 +105,13 @@ class Row:
 
     @property
     def met(self) -> bool:
-        return self.both >= REQUIRED
+        return self.kind != ALL or self.both >= REQUIRED
 
 
 def rows(judged: list[Judged]) -> list[Row]:
     """A line for each kind, and one for all."""
     groups = {kind: [one for one in judged if one.kind == kind] for kind in KINDS}
-    return [_row(kind, group) for kind, group in groups.items() if group] + [_row("all", judged)]
+    return [_row(kind, group) for kind, group in groups.items() if group] + [_row(ALL, judged)]
 
 
 def _row(kind: str, group: list[Judged]) -> Row:
@@ -122,7 +124,8 @@ def table(lines: list[Row]) -> str:
     """The lines as Markdown."""
     head = ["| held out | n | right calls | right answer | both | required |", "|---|---|---|---|---|---|"]
     body = [
-        f"| {row.kind} | {row.n} | {row.calls:.3f} | {row.answers:.3f} | {row.both:.3f} | ≥ {REQUIRED:g} |"
+        f"| {row.kind} | {row.n} | {row.calls:.3f} | {row.answers:.3f} | {row.both:.3f} | "
+        f"{f'≥ {REQUIRED:g}' if row.kind == ALL else ''} |"
         for row in lines
     ]
     return "\n".join([*head, *body])
