@@ -5,6 +5,9 @@ import dataclasses
 import numpy as np
 import pytest
 
+import attnviz
+from attnviz.demo.sensors.presets import PROCESSES
+from attnviz.demo.sensors.train import Recipe, held_out
 from attnviz.errors import BadInput, Unavailable, UnknownName
 from attnviz.hooks import Reference
 from attnviz.plugins.analyses import sensor_importance
@@ -128,10 +131,10 @@ def test_attention_for_an_output_that_is_a_sensor_is_that_of_its_row():
         """Predicts the next values of b and of d."""
 
         def series(self, tokens):
-            return dataclasses.replace(super().series(tokens), outputs=("b", "d"))
+            return dataclasses.replace(super().series(tokens), outputs=("next b", "d"))
 
     every = maps(HERE)
-    result = found(model=Own(), output="b")
+    result = found(model=Own(), output="next b")
     np.testing.assert_allclose(result.attention, 4 * every[:, :, 1].mean(axis=(0, 1)), rtol=1e-5)
     result = found(model=Own(), output="all")
     np.testing.assert_allclose(result.attention, 2 * every[:, :, [1, 3]].sum(axis=2).mean(axis=(0, 1)), rtol=1e-5)
@@ -181,11 +184,14 @@ def test_rank_correlations_are_those_of_the_ranks():
     assert np.isnan(rho["integrated_gradients_occlusion"])
 
 
+MANY = np.random.default_rng(8).normal(size=(60, 8, 4))
+
+
 def test_fit_is_one_minus_the_share_of_the_variance_that_is_left():
-    predicted = MODEL.predict(SERIES[1:])
+    predicted = MODEL.predict(MANY)
     outcomes = predicted + np.random.default_rng(0).normal(0, 0.1, predicted.shape)
     outcomes[0, 1] = np.nan
-    result = found(output="all", reference=Reference(SERIES[1:], outcomes))
+    result = found(output="all", reference=Reference(MANY, outcomes))
     left = ((outcomes[:, 0] - predicted[:, 0]) ** 2).sum() / ((outcomes[:, 0] - outcomes[:, 0].mean()) ** 2).sum()
     known = outcomes[1:, 1]
     left2 = ((known - predicted[1:, 1]) ** 2).sum() / ((known - known.mean()) ** 2).sum()
@@ -194,9 +200,12 @@ def test_fit_is_one_minus_the_share_of_the_variance_that_is_left():
 
 
 def test_a_model_that_does_not_predict_is_not_believed():
-    noise = np.random.default_rng(1).normal(size=(8, 2))
-    result = found(reference=Reference(SERIES[1:], noise))
+    noise = np.random.default_rng(1).normal(size=(60, 2))
+    result = found(reference=Reference(MANY, noise))
     assert result.trusted == ""
+    few = found(reference=Reference(SERIES[1:], noise[:8]))
+    assert few.trusted == "occlusion"
+    assert any("over the 8 outcomes of the reference: too few to judge by, 50 are asked for" in x for x in few.info)
     assert result.verdict.startswith("Believe none of them")
     poor, good = found(model=FakeSensors(fit=[0.5, 0.6])), found(model=FakeSensors(fit=[0.95, 0.96]))
     assert (poor.trusted, good.trusted) == ("", "occlusion")
@@ -221,6 +230,33 @@ def test_the_known_drivers_come_first_and_the_distractor_counts_for_nothing():
     assert result.occlusion[3] == result.integrated_gradients[3] == 0
     assert result.rank_correlation["integrated_gradients_occlusion"] == pytest.approx(1)
     assert any("not for regulatory figures" in line for line in result.warnings)
+
+
+@pytest.mark.parametrize("preset", attnviz.sensor_presets(), ids=lambda preset: preset.name)
+def test_occlusion_finds_the_true_drivers_of_the_embedded_models(preset):
+    """Against the published truth: of a sensor with k drivers the k highest are these, and their order is the true one.
+
+    True strength is a mean squared change, so occlusion is squared before it is compared.
+    """
+    process = PROCESSES[preset.name]
+    windows = held_out(process, Recipe().window)[::20]
+    values = process.measured(windows)
+    model = attnviz.load(preset.model)
+    reference = Reference(values[:, :-1].astype(np.float32), values[:, -1])
+    run = model.trace(array=reference.inputs[0], names=preset.sensors, reference=reference)
+    result = run.analyze("sensor_importance", inputs="reference", points=4, shuffles=2).result
+    strength, parents = process.strength(windows[:, :-1]), process.parents()
+    hits, agreement = [], []
+    for sensor in process.driven:
+        scores = result.occlusion_outputs[result.outputs.index(f"next {preset.sensors[sensor]}")]
+        best = np.argsort(-scores)[: parents[sensor].sum()]
+        hits.append(parents[sensor][best].mean())
+        agreement.append(np.corrcoef(scores**2, strength[sensor])[0, 1])
+    assert np.mean(hits) >= 0.95
+    assert np.mean(agreement) >= 0.95
+    assert result.rank_correlation["integrated_gradients_occlusion"] >= 0.9
+    assert result.trusted == "occlusion"
+    assert np.nanmean(result.fit) > 0.6
 
 
 # ------------------------------------------------------------------------------------------------ bad input

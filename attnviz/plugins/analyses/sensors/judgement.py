@@ -17,6 +17,8 @@ from attnviz.plugins.analyses.sensors.question import Question
 
 GOOD = 0.9
 """Share of the attainable R² from which a model is taken at its word."""
+ENOUGH = 50
+"""Outcomes from which an R² is taken at its word; of fewer it is mostly chance."""
 CONFIRMS = 0.7
 """Spearman's ρ from which one method confirms another."""
 PAIRS = (
@@ -29,15 +31,19 @@ PAIRS = (
 
 @dataclass(frozen=True)
 class Fit:
-    """R² of each explained output, [P], and what of it no model can exceed; None = not known. `source` in words."""
+    """R² of each explained output, [P], and what of it no model can exceed; None = not known. `source` in words.
+
+    enough  there are outcomes enough to judge by
+    """
 
     found: Floats | None
     attainable: Floats | None
     source: str
+    enough: bool = True
 
     def good(self) -> bool | None:
         """Whether the model predicts well enough; None where that is not known."""
-        if self.found is None or not np.isfinite(self.found).any():
+        if self.found is None or not self.enough or not np.isfinite(self.found).any():
             return None
         return bool(np.nanmean(self.found / self._best()) >= GOOD)
 
@@ -45,7 +51,8 @@ class Fit:
         """One line."""
         if self.found is None or not np.isfinite(self.found).any():
             return "How well the model predicts is not known: no outcomes were given, and none are published with it."
-        return f"Model fit: {self.figure()}, {self.source}."
+        doubt = "" if self.enough else f": too few to judge by, {ENOUGH} are asked for"
+        return f"Model fit: {self.figure()}, {self.source}{doubt}."
 
     def figure(self) -> str:
         """R², and what of it can be attained; means over the outputs."""
@@ -59,22 +66,26 @@ class Fit:
 
 
 def fit(asked: Question, reference: Reference | None) -> Fit:
-    """From the outcomes of the reference, else as published with the model.
+    """From the outcomes of the reference if there are enough, else as published with the model, else from the few.
 
     Raises:
         BadInput: outcomes for another number of outputs than the model has.
     """
     chosen, series = list(asked.outputs), asked.series
     attainable = None if series.attainable is None else series.attainable[chosen].astype(np.float64)
+    measured = None
     if reference is not None and reference.outcomes is not None:
         if reference.outcomes.shape[1] != len(series.outputs):
             expected, got = len(series.outputs), reference.outcomes.shape[1]
             raise BadInput(f"outcomes: expected {expected} columns, one for each output of the model, got {got}.")
         found = _explained(asked.predict(reference.inputs) * asked.scale, reference.outcomes[:, chosen])
-        return Fit(found, attainable, f"over the {len(reference.inputs)} outcomes of the reference")
+        count = int(np.isfinite(reference.outcomes[:, chosen]).sum(axis=0).min())
+        measured = Fit(found, attainable, f"over the {count} outcomes of the reference", enough=count >= ENOUGH)
+        if measured.enough:
+            return measured
     if series.fit is not None:
         return Fit(series.fit[chosen].astype(np.float64), attainable, "on held-out data, as published with the model")
-    return Fit(None, attainable, "")
+    return measured or Fit(None, attainable, "")
 
 
 def _explained(predicted: Floats, measured: Floats) -> Floats:

@@ -76,7 +76,9 @@ def _trace(request: AnalysisRequest, values: Floats) -> Trace:
 
 def _rows(asked: Question) -> tuple[int, ...] | None:
     """Tokens of the sensors that are explained; None = all, where some output is no sensor."""
-    place = {name: index for index, name in enumerate(asked.series.sensors)}
+    place = {}
+    for index, name in enumerate(asked.series.sensors):
+        place |= {name: index, f"next {name}": index}
     if not all(name in place for name in asked.output_names):
         return None
     return tuple(place[name] for name in asked.output_names)
