@@ -23,6 +23,7 @@ from attnviz.visualizer.data import AttentionSummary, AttentionWeights, ExportFo
 ANALYSIS = "attention_summary"
 KEPT = 8
 """Extractions that are cached."""
+_WANT = Want(thumbnail=1)  # small pictures of every head are not used here, and cost
 _NO_ATTENTION = "Model does not output attention weights"
 _NO_MATPLOTLIB = "matplotlib required for visualization: pip install matplotlib"
 
@@ -149,7 +150,7 @@ class AttentionVisualizer:
         found = self._kept.get(key) if self.enable_caching else None
         if found is None:
             run = self._run(one)
-            trace, _ = on_device(Task(run.model.session.id, run.run, capture=True, want=Want()))
+            trace, _ = on_device(Task(run.model.session.id, run.run, capture=True, want=_WANT))
             assert trace is not None
             layers = tuple(index for index, layer in enumerate(trace.layers) if layer is not None)
             found = Origin(run, trace, layers)
@@ -349,7 +350,7 @@ def _given(weights: AttentionWeights) -> Origin:
     session = default_session()
     loaded = session.load((np.asarray(weights.weights), _names(weights)))
     run = loaded.trace(ids=range(weights.weights.shape[-1]))
-    trace, _ = on_device(Task(session.id, run.run, capture=True, want=Want()))
+    trace, _ = on_device(Task(session.id, run.run, capture=True, want=_WANT))
     assert trace is not None
     return Origin(run, trace, tuple(range(len(trace.layers))))
 

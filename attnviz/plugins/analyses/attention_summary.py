@@ -14,8 +14,10 @@ from dataclasses import replace
 
 import numpy as np
 
-from attnviz.hooks import Analysis, AnalysisRequest, FeatureAttention, Floats, HeadScores, Param, hookimpl
+from attnviz.hooks import Analysis, AnalysisRequest, FeatureAttention, Floats, Param, hookimpl
 from attnviz.plugins.analyses import attention_stats
+from attnviz.plugins.analyses.names import layer_name
+from attnviz.plugins.analyses.padding import padding_line
 from attnviz.plugins.analyses.sensors.question import NOTICE
 
 _WORDS = {"sensor": "sensors", "time": "time steps"}
@@ -36,7 +38,7 @@ def run(request: AnalysisRequest) -> FeatureAttention:
         head_importance=scores.metrics["focus"],
         weights=mean,
         axis=request.tokens.axis,
-        info=(*_info(request, scores), *((why,) if why else ())),
+        info=(*_info(request), *((why,) if why else ())),
         warnings=_warnings(request),
     )
 
@@ -86,13 +88,19 @@ def _mean_map(request: AnalysisRequest) -> tuple[Floats | None, str]:
     return (total / used).astype(np.float32), said
 
 
-def _info(request: AnalysisRequest, scores: HeadScores) -> tuple[str, ...]:
+def _info(request: AnalysisRequest) -> tuple[str, ...]:
     what = _WORDS.get(request.tokens.axis, "tokens")
     return (
         f"Features are {what}. Importance: share of the attention received, mean over heads and layers, corrected for "
         "how many queries may see each; the shares sum to 1.",
-        "Attending: how sharp the feature's own row is (focus, 1 = one key, 0 = uniform), mean over heads and layers.",
-        *scores.info,
+        "Attending: how sharp the feature's own row is (focus, 1 = one key, 0 = uniform), mean over heads and layers; "
+        "layer importance: mean focus of its heads.",
+        *(
+            f"Layer {layer_name(request, index)} has no attention: {reason}"
+            for index, reason in sorted(request.trace.missing.items())
+        ),
+        f"Computed in {request.trace.precision}.",
+        *padding_line(request.tokens),
     )
 
 

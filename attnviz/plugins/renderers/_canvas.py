@@ -32,6 +32,7 @@ class Drawing:
     width: float
     height: float
     fill: Callable[[SubFigure], None]
+    dpi: int = DPI
 
 
 def colours_of(name: str, stops: Sequence[str]) -> Colormap:

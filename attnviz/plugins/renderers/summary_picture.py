@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from attnviz.hooks import FeatureAttention, Finding
-from attnviz.plugins.renderers._canvas import ACCENT, FAINT, SEQUENTIAL, Drawing, colours_of, pooled
+from attnviz.hooks import FeatureAttention, Finding, Floats
+from attnviz.plugins.renderers._canvas import ACCENT, FAINT, SEQUENTIAL, Drawing, colours_of
 from attnviz.plugins.renderers._labels import short
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 TOP = 15  # features in the bars
 SERIES = 4  # sensors whose values are drawn
 _BAR = "#d97a2b"
-_CELLS = 400  # of the map; a longer axis shows the largest weight of each block
+_CELLS = 256  # of the map; a longer axis shows the largest weight of each block
 _BINS = 40
 
 
@@ -37,56 +37,74 @@ def draw(finding: Finding, result: FeatureAttention) -> Drawing:
         else:
             _layers(last, result)
 
-    return Drawing(width=11.0, height=7.0, fill=fill)
+    return Drawing(width=10.0, height=6.0, fill=fill, dpi=110)
 
 
 def _plain(axes: Axes) -> None:
+    """Few lines; labels where there is room for them, because finding it out costs more than drawing them."""
     axes.tick_params(labelsize=7.5, length=2)
     axes.spines[["top", "right"]].set_visible(False)
+    axes.xaxis.set_label_coords(0.5, -0.115)
+    axes.yaxis.set_label_coords(-0.13, 0.5)
 
 
 def _bars(axes: Axes, result: FeatureAttention) -> None:
     shown = result.ranked("importance", TOP)
     place = np.arange(len(shown))
-    axes.barh(place, [share for _, share in shown], color=_BAR, height=0.7)
+    axes.hlines(place, 0, [share for _, share in shown], colors=_BAR, linewidth=7)
+    axes.set_xlim(0, 1.05 * max([share for _, share in shown], default=0.0) or 1.0)
     axes.set_yticks(place, [short(name, 20) for name, _ in shown])
     axes.set_ylim(len(shown) - 0.4, -0.6)
     known = int(np.isfinite(result.importance).sum())
     axes.axvline(1 / max(known, 1), color=FAINT, linestyle=":", linewidth=1)
     axes.set_xlabel("share of attention received (dotted = uniform)")
-    axes.set_title(f"top {len(shown)} of {len(result.features)} features")
+    axes.set_title(f"top {len(shown)} of {len(result.features)} features", y=1.02)
     _plain(axes)
 
 
 def _map(panel: SubFigure, axes: Axes, result: FeatureAttention) -> None:
-    axes.set_title("mean over layers and heads")
+    axes.set_title("weights, mean over layers and heads (√ scale)", y=1.02)
     if result.weights is None:
         _say(axes, "the map is not in this file")
         return
     count = len(result.features)
-    shown = pooled(result.weights, _CELLS)
+    shown = _largest_of_blocks(result.weights, _CELLS)
     top = float(shown.max()) or 1.0
-    extent = (-0.5, count - 0.5, count - 0.5, -0.5)
+    end = -(-count // len(shown)) * len(shown) - 0.5  # of the last block, which may be partly empty
+    extent = (-0.5, end, end, -0.5)
     image = axes.imshow(
         np.sqrt(shown), cmap=colours_of("sequential", SEQUENTIAL), vmin=0, vmax=top**0.5, extent=extent,
         aspect="auto", interpolation="nearest",
     )  # fmt: skip
+    axes.set_xlim(-0.5, count - 0.5)
+    axes.set_ylim(count - 0.5, -0.5)
     if count <= TOP:
         names = [short(name, 12) for name in result.features]
         axes.set_xticks(range(count), names, rotation=90)
         axes.set_yticks(range(count), names)
     axes.set_xlabel("" if count <= TOP else "attended feature (position)")
     axes.set_ylabel("" if count <= TOP else "attending feature (position)")
-    axes.tick_params(labelsize=7.5, length=2)
+    _plain(axes)
     bar = panel.colorbar(image, cax=panel.add_axes((0.905, 0.575, 0.012, 0.36)))
     bar.set_ticks([0, (top / 4) ** 0.5, top**0.5], labels=["0", f"{top / 4:.2g}", f"{top:.2g}"])
     bar.ax.tick_params(labelsize=7.5)
-    bar.set_label("weight (√ scale)")
+
+
+def _largest_of_blocks(weights: Floats, longest: int) -> Floats:
+    """[n, n] of at most `longest` cells a side, each the largest weight of its block."""
+    block = -(-len(weights) // longest)
+    cells = -(-len(weights) // block)
+    if block == 1:
+        return weights
+    whole = np.zeros((cells * block, cells * block), weights.dtype)
+    whole[: len(weights), : len(weights)] = weights
+    found: Floats = whole.reshape(cells, block, cells, block).max(axis=(1, 3))
+    return found
 
 
 def _distribution(axes: Axes, result: FeatureAttention) -> None:
     """Histogram of the weights of the mean map, on a logarithmic axis."""
-    axes.set_title("distribution of weights (mean map)")
+    axes.set_title("distribution of weights (mean map)", y=1.02)
     weights = np.empty(0) if result.weights is None else result.weights[result.weights > 0].astype(np.float64)
     if not len(weights):
         _say(axes, "the map is not in this file")
@@ -112,7 +130,7 @@ def _series(axes: Axes, values: Any, result: FeatureAttention) -> None:
         axes.plot(np.arange(len(column)), scaled * 0.85 - line, linewidth=1.2)
     axes.set_yticks(-np.arange(len(top)) + 0.42, [short(result.features[i], 16) for i in top])
     axes.set_xlabel("time step")
-    axes.set_title(f"values of the {len(top)} most attended")
+    axes.set_title(f"values of the {len(top)} most attended", y=1.02)
     _plain(axes)
 
 
@@ -125,7 +143,7 @@ def _layers(axes: Axes, result: FeatureAttention) -> None:
     axes.set_ylim(0, 1.02)
     axes.set_xlabel("layer")
     axes.set_ylabel("focus")
-    axes.set_title("heads (dots) and their mean by layer")
+    axes.set_title("heads (dots) and their mean by layer", y=1.02)
     _plain(axes)
 
 

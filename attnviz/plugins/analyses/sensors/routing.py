@@ -76,7 +76,7 @@ def _trace(request: AnalysisRequest, values: Floats) -> Trace:
 
 def _rows(asked: Question) -> tuple[int, ...] | None:
     """Tokens of the sensors that are explained; None = all, where some output is no sensor."""
-    place = {}
+    place: dict[str, int] = {}
     for index, name in enumerate(asked.series.sensors):
         place |= {name: index, f"next {name}": index}
     if not all(name in place for name in asked.output_names):
