@@ -93,8 +93,9 @@ def run_agent(
         BadInput: an unusable question or setting; a tool that does not exist.
         Unavailable: the model cannot generate or knows no tools; a tool that is not offered here.
     """
-    if not isinstance(question, str):
-        raise BadInput(f"The question of an agent: expected a text, got {type(question).__name__}.")
+    if not isinstance(question, str) or not question.strip():
+        got = "an empty one" if isinstance(question, str) else type(question).__name__
+        raise BadInput(f"The question of an agent: expected a text, got {got}.")
     for name, value, low in (("max_steps", max_steps, 1), ("observation_characters", observation_characters, 1)):
         if type(value) is not int or value < low:
             raise BadInput(f"{name}: expected a whole number from {low}, got {value!r:.40}.")

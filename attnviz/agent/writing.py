@@ -95,10 +95,12 @@ _NAMED = re.compile(r"\s*([\w.-]+)(?:\[CALL_ID\](\w+))?(?:\[ARGS\])?\s*(?=\{)")
 
 def read_hermes(text: str) -> Turn:
     """<tool_call>{"name": …, "arguments": {…}}</tool_call>, once or several times (Hermes, Qwen)."""
-    starts = [match.start() for match in re.finditer(re.escape(_OPEN), text)]
+    thought = _THINK.match(text)
+    said = thought.end() if thought else 0
+    starts = [said + match.start() for match in re.finditer(re.escape(_OPEN), text[said:])]
     if not starts:
         return _spoken(text)
-    parts = []
+    parts: list[Part | str] = []
     for start, stop in zip(starts, [*starts[1:], len(text)], strict=True):
         words = text[start + len(_OPEN) : stop].partition(_CLOSE)[0].strip()
         parts.append(_json_call(words, start))

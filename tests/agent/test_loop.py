@@ -267,7 +267,8 @@ def test_bad_input_is_one_line(model):
         (BadInput, "at least one", lambda: run_agent(model, "x", tools=[])),
         (BadInput, "max_steps", lambda: run_agent(model, "x", max_steps=0)),
         (BadInput, "max_new_tokens", lambda: run_agent(model, "x", max_new_tokens=0)),
-        (BadInput, "expected a text", lambda: run_agent(model, 7)),
+        (BadInput, "expected a text, got int", lambda: run_agent(model, 7)),
+        (BadInput, "expected a text, got an empty one", lambda: run_agent(model, " ")),
         (BadInput, "tool_seconds", lambda: run_agent(model, "x", tool_seconds=float("nan"))),
         (Unavailable, "cannot be used as an agent", lambda: run_agent(fake.load("fake", backend=backend.name), "x")),
     ]
