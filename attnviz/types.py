@@ -28,12 +28,15 @@ __all__ = [
     "AttentionPattern",
     "Attribution",
     "Estimate",
+    "EvidenceLedger",
     "Faithfulness",
     "FeatureAttention",
     "Finding",
     "HeadScores",
     "LayerCapture",
     "LayerCard",
+    "LedgerSource",
+    "LedgerStep",
     "LensTable",
     "LiveRow",
     "ModelCall",
@@ -1156,9 +1159,68 @@ class Faithfulness(Table):
             _need(f"Faithfulness.{name}", getattr(self, name), self.shares.shape)
 
 
+@dataclass(frozen=True)
+class LedgerStep:
+    """A step whose evidence is looked at: tokens start..stop-1. kind: thought | action | answer | text."""
+
+    kind: str
+    label: str
+    start: int
+    stop: int
+
+
+@dataclass(frozen=True)
+class LedgerSource:
+    """Where evidence may come from. kind: system | question | observation | own | marks; `spans` of its tokens.
+
+    own = what the model itself wrote before, up to the token that is predicted; marks = tokens of the chat template.
+    """
+
+    kind: str
+    label: str
+    spans: tuple[tuple[int, int], ...]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "spans", tuple((int(start), int(stop)) for start, stop in self.spans))
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvidenceLedger(Table):
+    """What each step of an answer rests on: a row for each step and source, and the same as arrays.
+
+    steps     S, in order;  sources  C
+    share     [S, C] of the attention mass of the rows that predict the step; the sources of a step sum to 1
+    uniform   [S, C] what a head would give that looks at every visible token alike
+    effect    [S, C] nats: log-probability of the step, minus the same with the source's tokens taken away; NaN where
+              the source does not come before the step, or holds no tokens that can be taken away; None = not asked for
+    logprob   [S] log-probability of the step in nats, summed over its tokens; None = not asked for
+    removal   how sources were taken away, in words; "" = not asked for
+    flags     what a reader must not miss, in words
+    """
+
+    kind: ClassVar[str] = "evidence_ledger"
+    steps: tuple[LedgerStep, ...]
+    sources: tuple[LedgerSource, ...]
+    share: Floats
+    uniform: Floats
+    effect: Floats | None = None
+    logprob: Floats | None = None
+    removal: str = ""
+    flags: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        shape = len(self.steps), len(self.sources)
+        for name in ("share", "uniform", "effect"):
+            if getattr(self, name) is not None:
+                _need(f"EvidenceLedger.{name}", getattr(self, name), shape)
+        if self.logprob is not None:
+            _need("EvidenceLedger.logprob", self.logprob, shape[:1])
+
+
 def result_types() -> Mapping[str, type[Result]]:
     """kind -> class, of the closed set."""
-    tables = (Table, Faithfulness)
+    tables = (Table, Faithfulness, EvidenceLedger)
     sensors = (SensorImportance, FeatureAttention)
     kinds = (AttentionPattern, HeadScores, TokenScores, TokenMatrix, Attribution, LensTable, *sensors, *tables)
     return MappingProxyType({cls.kind: cls for cls in kinds})
@@ -1261,6 +1323,11 @@ def from_jsonable(kind: str, data: Mapping[str, Any]) -> Result:
 
 
 _INT_KEYED = {"missing", "labels"}
+_PLACES: Mapping[str, Any] = {
+    "tuple[Span, ...]": Span,
+    "tuple[LedgerStep, ...]": LedgerStep,
+    "tuple[LedgerSource, ...]": LedgerSource,
+}
 
 
 def _restore(annotation: Any, name: str, value: Any) -> Any:
@@ -1285,8 +1352,8 @@ def _restore(annotation: Any, name: str, value: Any) -> Any:
         return SelfCheck(ok=bool(value["ok"]), max_abs_diff=_number(value["max_abs_diff"]), kl=_number(value["kl"]))
     if name in _INT_KEYED:
         return {int(k): v for k, v in value.items()}
-    if text.startswith("tuple[Span"):
-        return tuple(Span(**span) for span in value)
+    if text in _PLACES:
+        return tuple(_PLACES[text](**place) for place in value)
     if text.startswith("tuple[tuple"):
         return tuple(tuple(row) for row in value)
     return tuple(value) if isinstance(value, Sequence) and not isinstance(value, str) else value

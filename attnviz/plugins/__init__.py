@@ -24,6 +24,7 @@ BUILTIN = (
     "attnviz.plugins.analyses.attribution.cp_lrp",
     "attnviz.plugins.analyses.attribution.attention",
     "attnviz.plugins.analyses.attribution.faithfulness",
+    "attnviz.plugins.analyses.attribution.evidence_ledger",
     "attnviz.plugins.analyses.sensor_importance",
     "attnviz.plugins.analyses.attention_summary",
     "attnviz.plugins.analyses.captum_methods",

@@ -14,10 +14,13 @@ from attnviz.hooks import (
     AnalysisRequest,
     AttentionPattern,
     Attribution,
+    EvidenceLedger,
     Faithfulness,
     FeatureAttention,
     Finding,
     HeadScores,
+    LedgerSource,
+    LedgerStep,
     Model,
     ModelSpec,
     ReadsNumbers,
@@ -351,6 +354,35 @@ def _faithfulness() -> Result:
     )
 
 
+def _ledger() -> Result:
+    steps = (LedgerStep("thought", "thought", 4, 6), LedgerStep("answer", f"answer {HOSTILE[0]}", 6, 8))
+    sources = (
+        LedgerSource("question", "question", ((1, 3),)),
+        LedgerSource("observation", f"observation 1 ({HOSTILE[2]})", ((3, 4),)),
+        LedgerSource("own", "own earlier text", ((4, 8),)),
+    )
+    share = np.array([[0.5, 0.25, 0.25], [0.125, 0.625, 0.25]], np.float32)
+    effect = np.array([[1.5, -0.25, np.nan], [0.125, 4.0, 0.5]], np.float32)
+    cells = [(a, b) for a in range(2) for b in range(3)]
+    return EvidenceLedger(
+        columns=("step", "tokens", "source", "share of attention", "uniform share", "effect [nats]"),
+        rows=tuple(
+            (steps[a].label, "4–5", sources[b].label, float(share[a, b]), 0.5, None if a + b == 2 else 1.5)
+            for a, b in cells
+        ),
+        steps=steps,
+        sources=sources,
+        share=share,
+        uniform=share[:, ::-1].copy(),
+        effect=effect,
+        logprob=np.array([-0.5, -2.0], np.float32),
+        removal=HOSTILE[1],
+        flags=(f"Observation 1 was never used: {HOSTILE[3]}.",),
+        info=("Mean over 2 layers.", HOSTILE[0]),
+        warnings=(HOSTILE[1],),
+    )
+
+
 def _features() -> Result:
     importance = np.array([0.25, 0.125, 0.5, np.nan, 0.0, 0.0625, 0.0625, 0.0], np.float32)
     return FeatureAttention(
@@ -379,6 +411,7 @@ _MAKERS: dict[str, Callable[[], Result]] = {
     "attention_summary": _features,
     "table": _table,
     "faithfulness": _faithfulness,
+    "evidence_ledger": _ledger,
 }
 
 _VARIANTS: dict[str, dict[str, Callable[[Finding], Finding]]] = {

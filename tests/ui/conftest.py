@@ -22,7 +22,7 @@ def free_port():
         return probe.getsockname()[1]
 
 
-def wait_for(url, process, seconds=60):
+def wait_for(url, process, seconds=180):
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         if process.poll() is not None:

@@ -16,6 +16,7 @@ from attnviz.hooks import (
     AttentionPattern,
     Attribution,
     BadInput,
+    EvidenceLedger,
     Faithfulness,
     FeatureAttention,
     Finding,
@@ -41,6 +42,7 @@ ALL_RESULTS: tuple[type[Result], ...] = (
     FeatureAttention,
     Table,
     Faithfulness,
+    EvidenceLedger,
 )
 
 _LEVEL = 6  # of zlib; 9 takes up to fifty times as long on maps, for a hundredth less

@@ -21,6 +21,7 @@ from attnviz.hooks import (
     AttentionPattern,
     Attribution,
     BadInput,
+    EvidenceLedger,
     Faithfulness,
     FeatureAttention,
     Finding,
@@ -185,6 +186,7 @@ def _drawing_of(finding: Finding) -> Drawing:
         FeatureAttention: summary_picture.draw,
         Table: _table,
         Faithfulness: _table,
+        EvidenceLedger: _table,
     }
     if type(finding.result) not in draw:
         raise BadInput(f"No picture for a result of kind {finding.result.kind!r}.")

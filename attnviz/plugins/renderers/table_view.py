@@ -1,8 +1,8 @@
-"""Rows and columns as they are. Shows Table and Faithfulness."""
+"""Rows and columns as they are. Shows tables and the results that are tables as well."""
 
 from __future__ import annotations
 
-from attnviz.hooks import BadInput, Faithfulness, Finding, Renderer, Table, View, hookimpl
+from attnviz.hooks import BadInput, EvidenceLedger, Faithfulness, Finding, Renderer, Table, View, hookimpl
 
 
 def render(finding: Finding) -> View:
@@ -17,5 +17,12 @@ def render(finding: Finding) -> View:
 def attnviz_renderers() -> list[Renderer]:
     """The plain table."""
     return [
-        Renderer(name="table", title="Table", accepts=(Table, Faithfulness), produces="table", render=render, order=10)
+        Renderer(
+            name="table",
+            title="Table",
+            accepts=(Table, Faithfulness, EvidenceLedger),
+            produces="table",
+            render=render,
+            order=10,
+        )
     ]
