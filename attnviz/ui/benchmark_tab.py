@@ -78,9 +78,10 @@ def _no_details(request: dict[str, Any]) -> dict[str, Any]:
 
 def opened(made: BenchmarkTab, chosen: str | None) -> Iterator[Updates]:
     """What is in the chosen folder; in the newest where none is chosen. What was there stays if it cannot be read."""
-    found = [str(path) for path in benchmarks()]
-    chosen = (chosen or "").strip() or (found[0] if found else "")
-    choices: Updates = {made.folder: gr.Dropdown(choices=found, value=chosen if chosen in found else None)}
+    found = {str(path): path.name for path in benchmarks()}
+    chosen = (chosen or "").strip() or next(iter(found), "")
+    named = [(name, path) for path, name in found.items()]
+    choices: Updates = {made.folder: gr.Dropdown(choices=named, value=chosen if chosen in found else None)}
     if not chosen:
         text = f"There is no benchmark in {home()} yet. Below stands how to run one."
         yield {**choices, made.notice: {"kind": "info", "text": text, "share": 0.0}, made.picture: None}
