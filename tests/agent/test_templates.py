@@ -94,7 +94,9 @@ def test_steps_hold_what_they_say(kind):
 
 
 def test_thoughts_before_a_call_and_between_think_marks():
-    turns = ["<think>\nI need the <tool_call> of the weather.\n</think>\nLet me see. " + call("hermes", {"city": "Oslo"})]
+    turns = [
+        "<think>\nI need the <tool_call> of the weather.\n</think>\nLet me see. " + call("hermes", {"city": "Oslo"})
+    ]
     turns += ["<think>\nSnow.\n</think>\n\nYes."]
     done = run_agent(scripted("hermes", turns), QUESTION, tools=TOOLS)
     assert [(step.kind, step.text) for step in done.steps if step.kind in ("thought", "answer")] == [
