@@ -106,7 +106,7 @@ def attnviz_analyses() -> list[Analysis]:
             summary="Which tokens are read by attention that the target depends on.",
             run=run,
             produces=Attribution,
-            requires=frozenset({"gradients", "logits", "attention"}),
+            requires=frozenset({"gradients", "logits"}),  # maps it takes itself, with their gradients
             params=(
                 *SHARED_AT_THE_RUN,
                 Param(
