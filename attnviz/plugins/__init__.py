@@ -35,6 +35,7 @@ BUILTIN = (
     "attnviz.plugins.renderers.attribution_text",
     "attnviz.plugins.renderers.token_strip",
     "attnviz.plugins.renderers.token_matrix",
+    "attnviz.plugins.renderers.ranked_features",
     "attnviz.plugins.renderers.table_view",
     "attnviz.plugins.renderers.charts",
     "attnviz.plugins.renderers.html_page",
