@@ -8,11 +8,13 @@ from typing import Any
 
 import numpy as np
 
+from attnviz.agent import is_public
 from attnviz.errors import BadInput
 from attnviz.hooks import LensTable
 from attnviz.model_card import COUNTS, describe
 from attnviz.registry import own_version
 from attnviz.session import LoadedModel, Session, TracedRun
+from attnviz.store import RunStore
 from attnviz.ui.plugins_tab import plugins_json
 from attnviz.ui.wish import default_entry
 
@@ -26,6 +28,10 @@ class WrongField(Exception):
 
 class UnknownRun(BadInput):
     """No run of that id, or none any more."""
+
+
+class Forbidden(BadInput):
+    """Something that this server gives nobody."""
 
 
 # --------------------------------------------------------------------------------------------- fields
@@ -67,10 +73,17 @@ def _model(session: Session, given: Mapping[str, Any]) -> LoadedModel:
 
 
 def _run(session: Session, run_id: str) -> TracedRun:
+    """A run in memory, else a saved one."""
     try:
         return session.run(run_id)
     except BadInput:
-        raise UnknownRun(f"No run {run_id[:80]!r} is in memory. Ask again with the text.") from None
+        pass
+    if is_public():  # there, saved runs belong to their visitors
+        raise UnknownRun(f"No run {run_id[:80]!r} is in memory. Ask again with the text.")
+    try:
+        return session.reopen(RunStore().read(run_id))
+    except BadInput:
+        raise UnknownRun(f"No run {run_id[:80]!r} is in memory or saved. Ask again with the text.") from None
 
 
 # --------------------------------------------------------------------------------------------- what is there
@@ -112,6 +125,17 @@ def plugins(session: Session, given: Mapping[str, Any]) -> dict[str, Any]:
     """What is registered, and what failed."""
     _no_others(given)
     return plugins_json(session)
+
+
+def runs(session: Session, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Saved runs, newest first. On a public server they belong to their visitors, and are not listed."""
+    _no_others(given, "search", "category", "limit")
+    limit = _whole(given, "limit", 50, 1, MOST_RUNS)
+    search, category = _text(given, "search"), _text(given, "category")
+    if is_public():
+        raise Forbidden("Saved runs are not listed on a public server.")
+    found = RunStore().list(search=search, category=category, limit=limit)
+    return {"runs": [run.to_jsonable() for run in found]}
 
 
 # --------------------------------------------------------------------------------------------- chat

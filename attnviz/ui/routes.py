@@ -8,8 +8,8 @@ Nothing is shared between those who ask: a conversation is in the request, and a
 The same routes are served under /gradio_api/attnviz, which also passes through the Node server that gradio can put in
 front of the app.
 
-Status: 400 bad input, 404 unknown name, run or token, 413 a body over 1 MiB, 415 no JSON, 422 a field of the wrong
-kind, 429 too many at once, 500 a defect, 503 the model cannot be loaded or run.
+Status: 400 bad input, 403 not given by a public server, 404 unknown name, run or token, 413 a body over 1 MiB, 415 no
+JSON, 422 a field of the wrong kind, 429 too many at once, 500 a defect, 503 the model cannot be loaded or run.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from starlette.routing import Mount, Route
 from attnviz.errors import AttnvizError, ModelError, UnknownName
 from attnviz.session import Session
 from attnviz.ui import answers
-from attnviz.ui.answers import UnknownRun, WrongField
+from attnviz.ui.answers import Forbidden, UnknownRun, WrongField
 
 log = logging.getLogger(__name__)
 
@@ -65,6 +65,7 @@ def api_routes(session: Session) -> list[Mount]:
             get("/model_info", answers.model_info),
             get("/models", answers.models),
             get("/plugins", answers.plugins),
+            get("/runs", answers.runs),
             get("/token/{position}/context", answers.token_context),
             post("/chat", answers.chat),
             post("/analyze/{analysis}", answers.analyze),
@@ -116,6 +117,8 @@ class _Endpoint:
             )
         try:
             return JSONResponse(self.work(self.session, given))
+        except Forbidden as error:
+            return _refused(403, str(error))
         except (UnknownName, UnknownRun) as error:
             return _refused(404, str(error))
         except WrongField as error:

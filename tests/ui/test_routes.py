@@ -19,6 +19,7 @@ def served(tmp_path_factory):
     """The app as `python app.py` starts it, over the embedded model."""
     folder = tmp_path_factory.mktemp("served")
     running = start([sys.executable, "app.py"], folder, ATTNVIZ_HOME=str(folder))
+    running.home = folder
     yield running
     stop(running)
 
@@ -136,6 +137,37 @@ def test_an_analysis_is_the_json_of_the_command_line(served, chatted, demo):
     assert len(of_run["tokens"]) == chatted["tokens"][-1]["position"] + 1
 
 
+def test_saved_runs_are_listed_and_analysed(served, demo):
+    from attnviz.store import RunStore
+
+    assert ask(served, "/runs") == (200, {"runs": []})
+    run = demo.generate(messages=[{"role": "user", "content": QUESTION}], max_new_tokens=16)
+    saved = run.save(category="Knowledge", title="a capital", store=RunStore(served.home / "runs"))
+    for query in ("", "?search=paris", "?category=Knowledge&limit=5"):
+        found = ask(served, f"/runs{query}")[1]["runs"]
+        assert [(r["id"], r["title"], r["category"]) for r in found] == [(saved.id, "a capital", "Knowledge")]
+    assert ask(served, "/runs?search=london")[1] == {"runs": []}
+    found = ask(served, "/analyze/attention_stats", {"run": saved.id})[1]
+    assert found["result"] == json.loads(run.analyze("attention_stats").to_json())["result"]
+    assert ask(served, f"/token/3/context?run={saved.id}")[1]["token"]["id"] == int(run.tokens.ids[3])
+
+
+def test_a_public_server_lists_and_opens_nobodys_saved_runs(demo, monkeypatch, tmp_path):
+    from attnviz.store import RunStore
+    from attnviz.ui import answers
+
+    monkeypatch.setenv("ATTNVIZ_HOME", str(tmp_path))
+    monkeypatch.setenv("SPACE_ID", "somebody/attnviz")
+    saved = demo.generate("The cat", max_new_tokens=2).save(store=RunStore())
+    with pytest.raises(answers.Forbidden, match="not listed on a public server"):
+        answers.runs(demo.session, {})
+    from attnviz.registry import load_registry
+    from attnviz.session import Session
+
+    with pytest.raises(answers.UnknownRun, match="in memory"):
+        answers.analyze(Session(load_registry()), {"analysis": "attention_stats", "run": saved.id})
+
+
 def test_the_paths_are_also_where_a_server_in_front_lets_them_through(served):
     assert ask(served, "/health", prefix="/gradio_api/attnviz")[0] == 200
 
@@ -164,6 +196,8 @@ def test_the_paths_are_also_where_a_server_in_front_lets_them_through(served):
         ("/analyze/attention_stats", {"text": "a", "params": {"nope": 1}}, 404, "Unknown parameter"),
         ("/analyze/attention_pattern", {"text": "a", "params": {"layer": 99}}, 400, "Unknown layer 99"),
         ("/analyze/sensor_importance", {"text": "a"}, 400, "Needs sensors"),
+        ("/runs?limit=0", None, 422, "limit: expected a whole number from 1 to 500"),
+        ("/runs?colour=red", None, 422, "Unknown field 'colour'"),
         ("/token/1/context", None, 422, "run: expected the id of a run"),
         ("/token/1/context?run=nobody", None, 404, "No run 'nobody'"),
         ("/model_info?tokens=many", None, 422, "tokens: expected whole numbers"),
@@ -219,7 +253,16 @@ def test_the_table_of_the_paths_is_that_of_the_app():
     from attnviz.ui import routes
 
     text = (ROOT / "docs" / "http.md").read_text()
-    paths = ("health", "model_info", "models", "plugins", "chat", "analyze/{analysis}", "token/{position}/context")
-    for path in paths:
+    paths = (
+        "health",
+        "model_info",
+        "models",
+        "plugins",
+        "runs",
+        "chat",
+        "analyze/{analysis}",
+        "token/{position}/context",
+    )
+    for path in (*paths, "token/{position}/context"):
         assert f"/api/{path}" in text
         assert f"/api/{path}" in str(routes.__doc__)
