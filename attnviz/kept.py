@@ -105,7 +105,10 @@ def lens_of(model: Model, run: Run) -> LensTable | None:
         return None
     positions = lens_positions(run)
     targets = [int(tokens.ids[p + 1]) if p + 1 < len(tokens) else -1 for p in positions]
-    return model.lens(tokens, positions=positions, top_k=LENS_TOP, targets=targets, sites="blocks")
+    try:
+        return model.lens(tokens, positions=positions, top_k=LENS_TOP, targets=targets, sites="blocks")
+    except Unavailable:  # the logit lens of this run says why
+        return None
 
 
 def lens_positions(run: Run) -> list[int]:

@@ -26,14 +26,17 @@ _CAPABILITIES = ("hidden_states", "logits", "gradients", "interventions", "gener
 # --------------------------------------------------------------------------------------------- files in and out
 
 
-def take_file(store: RunStore, path: Path) -> list[StoredRun]:
+def take_file(store: RunStore, path: Path, metadata: Mapping[str, Any] | None = None) -> list[StoredRun]:
     """Keep what a file holds, under new ids: the run of a run file, the calls of a trajectory.
+
+    Args:
+        metadata: plain JSON to keep with each.
 
     Raises:
         BadInput: neither, or the folder cannot be written to.
     """
     if path.suffix.lower() == ENDING:
-        return [store.take(path)]
+        return [store.take(path, metadata)]
     if path.suffix.lower() != ".json":
         raise BadInput(f"{path.name}: expected a run ({ENDING}) or a trajectory (.json), got another ending.")
     recording = read(path)
@@ -50,7 +53,7 @@ def take_file(store: RunStore, path: Path) -> list[StoredRun]:
                 title=title,
                 category=recording.category[:LONGEST_CATEGORY],
                 kind="trajectory",
-                metadata={"trajectory": about},
+                metadata={**(metadata or {}), "trajectory": about},
             )
         )
     return kept

@@ -35,6 +35,7 @@ from attnviz.hooks import (
     Estimating,
     Finding,
     Format,
+    LensTable,
     LiveRow,
     Message,
     Model,
@@ -88,7 +89,7 @@ SEEDS = 1 << 64
 
 @dataclass(frozen=True)
 class Task:
-    """Work for the device, picklable: one run, and at most one analysis of it.
+    """Work for the device, picklable: one run, and at most one analysis of it, or the lens that is kept of it.
 
     asker   who hears how far it is, in `_LISTENING`; in another process nobody does
     """
@@ -101,6 +102,7 @@ class Task:
     capture: bool = False
     want: Want = field(default_factory=Want)
     asker: str = ""
+    lens: bool = False
 
 
 _PAIRS = itertools.count()
@@ -117,6 +119,8 @@ def on_device(task: Task) -> tuple[Trace | None, Result | None]:
     session = _SESSIONS[task.session]
     model = session.model(task.run.spec)
     trace = model.trace(task.run.tokens, task.want) if task.capture else task.trace
+    if task.lens:
+        return trace, lens_of(model, task.run)
     if task.analysis is None:
         return trace, None
     return trace, session.compute(task.run, task.analysis, task.params, trace, _LISTENING.get(task.asker, quiet))
@@ -271,6 +275,8 @@ class Session:
 
     def loaded(self, spec: ModelSpec) -> Model | None:
         """The model of a spec if it is in memory; loads nothing."""
+        if spec.backend == KEPT:
+            return self.model(spec)
         with self._lock:
             return self._models.get(spec)
 
@@ -389,6 +395,19 @@ class Session:
                 log.info("captured %d tokens in %.2f s", len(run.tokens), found.seconds)
                 self._keep_trace(key, want, found)
             return found.narrowed(Want())
+
+    def to_keep(self, run: Run) -> tuple[Trace, LensTable | None]:
+        """Attention of a run and the lens of its answer, in one crossing to the device."""
+        key, card = _ids_key(run), self.card(run.spec)
+        attends = "attention" in card.capabilities
+        with self._turn(("trace", key)):
+            found, want = self._cached_trace(key, Want())
+            task = Task(self.id, run, trace=found, capture=attends and found is None, want=want, lens=True)
+            trace, lens = on_device(task)
+            if task.capture and trace is not None:
+                self._keep_trace(key, want, trace)
+        assert lens is None or isinstance(lens, LensTable)
+        return (_no_trace(card) if trace is None else trace.narrowed(Want())), lens
 
     # ---- analyses
 
@@ -981,12 +1000,11 @@ class TracedRun:
         Raises:
             BadInput: the folder cannot be written to; nothing is then kept.
         """
-        model = self.model.session.model(self.run.spec)
-        if isinstance(model, KeptModel):
+        if self.run.spec.backend == KEPT:
             raise BadInput("This run is a saved one without its model. Export and import its file to copy it.")
         card = self.model.card
-        trace = self.captured if "attention" in card.capabilities else _no_trace(card)
-        whole = SavedRun(self.run, card, trace, lens_of(model, self.run))
+        trace, lens = self.model.session.to_keep(self.run)
+        whole = SavedRun(self.run, card, trace, lens)
         return (store or RunStore()).add(
             whole if maps else compact(whole),
             prompt=self.prompt,

@@ -134,13 +134,16 @@ class RunStore:
 
     # ---- reading
 
-    def list(self, *, search: str = "", category: str = "", limit: int | None = None) -> list[StoredRun]:
+    def list(
+        self, *, search: str = "", category: str = "", limit: int | None = None, owner: str | None = None
+    ) -> list[StoredRun]:
         """Runs, newest first.
 
         Args:
             search: words that all occur in prompt, answer or title, in any order and in any case; any text will do.
             category: only of this one; "" = all.
             limit: at most so many; None = `keep`, 0 = all there are.
+            owner: only runs whose metadata name this "owner"; None = everybody's.
 
         Raises:
             BadInput: the folder cannot be read.
@@ -148,7 +151,7 @@ class RunStore:
         count = self.keep if limit is None else limit
         if type(count) is not int or count < 0:
             raise BadInput(f"limit: expected a whole number from 0 (= all), got {count!r:.40}.")
-        where, values = _conditions(search, category)
+        where, values = _conditions(search, category, owner)
         if where is None or not self.folder.is_dir():
             return []
         query = f"{_SELECT} {where} ORDER BY created DESC, number DESC LIMIT ?"
@@ -158,11 +161,13 @@ class RunStore:
 
         return self._try(read)
 
-    def count(self) -> int:
-        """How many runs there are, listed or not."""
+    def count(self, *, owner: str | None = None) -> int:
+        """How many runs there are, listed or not; of one owner, or of all."""
+        where, values = _conditions("", "", owner)
         if not self.folder.is_dir():
             return 0
-        return self._try(lambda connection: int(connection.execute("SELECT count(*) FROM runs").fetchone()[0]))
+        query = f"SELECT count(*) FROM runs {where}"
+        return self._try(lambda connection: int(connection.execute(query, values).fetchone()[0]))
 
     def find(self, run_id: str) -> StoredRun:
         """The line of a run.
@@ -316,8 +321,8 @@ class RunStore:
             raise BadInput(f"Cannot write {target}: {error.strerror or error}.") from error
         return target
 
-    def take(self, source: Path) -> StoredRun:
-        """Keep the run of a file that was exported, here or elsewhere, under a new id.
+    def take(self, source: Path, metadata: Mapping[str, Any] | None = None) -> StoredRun:
+        """Keep the run of a file that was exported, here or elsewhere, under a new id; `metadata` goes over its own.
 
         Raises:
             BadInput: not the file of a run, or a folder that cannot be written to.
@@ -326,9 +331,10 @@ class RunStore:
         try:
             said = _from_about("", saved.about)
         except BadInput:  # written by TracedRun.write, which says nothing beside the run
-            return self.add(saved, prompt=saved.run.prompt, response=saved.run.answer)
+            return self.add(saved, prompt=saved.run.prompt, response=saved.run.answer, metadata=metadata)
         kept = {name: getattr(said, name) for name in _COLUMNS if name not in ("id", "model", "tokens")}
-        return self.add(saved, **kept, metadata=said.metadata)
+        own = {name: value for name, value in said.metadata.items() if name != "owner"}
+        return self.add(saved, **kept, metadata={**own, **(metadata or {})})
 
     def _write(self, run_id: str, content: bytes, *, new: bool = True) -> None:
         """Write under another name, flush to disk, rename, flush the folder."""
@@ -563,7 +569,7 @@ def _from_about(run_id: str, about: Mapping[str, Any]) -> StoredRun:
 # --------------------------------------------------------------------------------------------- searching
 
 
-def _conditions(search: str, category: str) -> tuple[str | None, list[Any]]:
+def _conditions(search: str, category: str, owner: str | None) -> tuple[str | None, list[Any]]:
     """WHERE … and its values; None where nothing can be found."""
     if len(search) > LONGEST_SEARCH:
         raise BadInput(f"Search: expected at most {LONGEST_SEARCH:,} characters, got {len(search):,}.")
@@ -577,6 +583,9 @@ def _conditions(search: str, category: str) -> tuple[str | None, list[Any]]:
     if category:
         parts.append("category = ?")
         values.append(checked_category(category))
+    if owner is not None:
+        parts.append("json_extract(metadata, '$.owner') = ?")
+        values.append(owner)
     words = search.split()
     indexed = sorted((w for w in words if len(w) >= 3 and "\0" not in w), key=len, reverse=True)[:WORDS_INDEXED]
     if indexed:

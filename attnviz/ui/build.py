@@ -9,12 +9,14 @@ from typing import Any
 
 import gradio as gr
 
+from attnviz.agent import is_public
 from attnviz.bench.view import view as benchmark_view
 from attnviz.errors import BadInput, UnknownName
 from attnviz.hooks import Analysis
 from attnviz.registry import Registry
 from attnviz.session import LoadedModel, Session, TracedRun
-from attnviz.ui import benchmark_tab, faithful, model_tab
+from attnviz.store import RunStore, StoredRun
+from attnviz.ui import benchmark_tab, faithful, model_tab, runs_tab
 from attnviz.ui import sidebar as left
 from attnviz.ui import wish as wishes
 from attnviz.ui.background import Job, error_notice, noticed
@@ -28,6 +30,7 @@ from attnviz.ui.panels import Panel, Updates, build_panel, show, shows
 from attnviz.ui.place import Place, address_selection, parse_place
 from attnviz.ui.plugins_tab import build_plugins_tab
 from attnviz.ui.publish import publish
+from attnviz.ui.runs_tab import Shelf, runs_list
 
 BUTTONS = 8
 """Analyses of a tab that are chosen by buttons."""
@@ -66,6 +69,8 @@ class Page:
     groups: dict[str, Group]
     about: ModelTab
     benchmark: benchmark_tab.BenchmarkTab
+    shelf: Shelf
+    runs: gr.HTML
     asked: wishes.LastAsked = field(default_factory=wishes.LastAsked)
     loaded: set[str] = field(default_factory=set)  # models somebody here loaded on purpose
 
@@ -74,10 +79,18 @@ class Page:
         return [panel for group in self.groups.values() for panel in group.panels.values()]
 
 
-def build_app(session: Session, finished: wishes.Finished | None = None) -> gr.Blocks:
-    """The app over one session; `finished` holds runs that are ready. Nothing is loaded or computed here."""
+def build_app(
+    session: Session, finished: wishes.Finished | None = None, *, private_runs: bool | None = None
+) -> gr.Blocks:
+    """The app over one session. Nothing is loaded or computed here.
+
+    Args:
+        finished: runs that are ready.
+        private_runs: each browser sees only the runs it saved itself; None = on a public Space.
+    """
+    shelf = Shelf(session, RunStore(), is_public() if private_runs is None else private_runs)
     with gr.Blocks(title="attnviz", analytics_enabled=False, fill_width=True) as app:
-        page = _lay_out(session, finished or wishes.Finished(session))
+        page = _lay_out(session, finished or wishes.Finished(session), shelf)
         _wire(app, page)
         publish(session)
     app.queue(default_concurrency_limit=8)
@@ -87,7 +100,7 @@ def build_app(session: Session, finished: wishes.Finished | None = None) -> gr.B
 # --------------------------------------------------------------------------------------------- layout
 
 
-def _lay_out(session: Session, finished: wishes.Finished) -> Page:
+def _lay_out(session: Session, finished: wishes.Finished, shelf: Shelf) -> Page:
     run, place = gr.State(""), gr.JSON(visible=False)
     with gr.Row(elem_id="app-page"):
         with gr.Column(elem_id="app-side", scale=0, min_width=300):
@@ -98,10 +111,15 @@ def _lay_out(session: Session, finished: wishes.Finished) -> Page:
             with gr.Tabs(elem_id="app-tabs") as tabs:
                 groups = {title: _group(session, title, found) for title, found in session.registry.groups().items()}
                 about = build_model_tab()
+                with gr.Tab(runs_tab.TITLE, id=runs_tab.ID) as tab:
+                    runs = runs_list(shelf)
+                tab.select(None, None, None, js=f"() => window.attnviz.place({json.dumps(runs_tab.TITLE)})", **PRIVATE)
                 benchmark = benchmark_tab.build_benchmark_tab()
                 build_plugins_tab(session)
             status_line()
-    return Page(session, finished, run, place, side, live, strip, tabs, groups, about, benchmark)
+    return Page(
+        session, finished, run, place, side, live, strip, tabs, groups, about, benchmark, shelf=shelf, runs=runs
+    )
 
 
 def _group(session: Session, title: str, analyses: Sequence[Analysis]) -> Group:
@@ -157,8 +175,26 @@ def _wire(app: gr.Blocks, page: Page) -> None:
         js=_gather("window.attnviz.place()"),
         **PRIVATE,
     )
+    opened = page.runs.open(
+        _with_place(page, controls, lambda place, values, asker: open_saved(page, place, values, asker)),
+        [page.run, page.place, *controls],
+        everything,
+        js=_gather("({...window.attnviz.place(), url: {run: window.attnviz.opening}})"),
+        **PRIVATE,
+    )
+
+    def save(run: str, category: str, asker: Any) -> Iterator[Updates]:
+        yield from save_run(page, run, category, asker)
+
+    side.save.click(
+        save,
+        [page.run, side.shelf, page.place],
+        side.notice,
+        js="(run, category) => [run, category, {key: window.attnviz.browserKey()}]",
+        **PRIVATE,
+    )
     of_tabs = [event for group in page.groups.values() for event in _wire_group(page, group)]
-    under_way = [first, started, picked, looked, *_wire_model_tab(page), *of_tabs]
+    under_way = [first, started, picked, looked, opened, *_wire_model_tab(page), *of_tabs]
     # First the work ends, then its traces go: an answer on its way would bring them back.
     ending = side.cancel.click(None, None, None, cancels=under_way, **PRIVATE).then(
         _with_place(page, controls, lambda place, values, asker: cancel(page, place, values, asker)),
@@ -323,6 +359,10 @@ def open_first(page: Page, place: Place, values: Mapping[Any, Any], asker: Asker
     """The first screen: a finished run of what the address asks for, else of the default model."""
     side, registry = page.side, page.session.registry
     try:
+        if "run" in place.url:
+            yield from open_saved(page, place, values, asker)
+            page.finished.shown.set()
+            return
         if not registry.models and "model" not in place.url:
             yield {side.notice: _info("No model is on the menu. Choose one and press Run.")}
             return
@@ -345,6 +385,46 @@ def open_first(page: Page, place: Place, values: Mapping[Any, Any], asker: Asker
             yield from model_tab.estimate_when_loaded(page.about, page.session, kept, values[page.about.counts])
         if place.url.get("tab") == benchmark_tab.TITLE:
             yield from benchmark_tab.opened(page.benchmark, "")
+    except Exception as error:  # the boundary of the page
+        yield {side.notice: error_notice(error)}
+
+
+def open_saved(page: Page, place: Place, values: Mapping[Any, Any], asker: Asker) -> Iterator[Updates]:
+    """A saved run was chosen, in the list or by an address: show it as it was. On failure what was there stays."""
+    try:
+        run = page.session.reopen(page.shelf.store.read(place.url["run"]))
+        wish = wishes.wish_of_saved(run)
+        yield _column(page, wish)
+        first = next(iter(page.groups), "")
+        place, tabs = _opened(page, Place(url={"tab": first, **place.url}))
+        yield tabs
+
+        def make(wish: wishes.Wish, job: Job) -> TracedRun:
+            job.report(0.3, "Opening the saved run")
+            return run
+
+        yield from _run(page, wish, make, place, values, asker)
+    except Exception as error:  # the boundary of the page
+        yield {page.side.notice: error_notice(error)}
+
+
+def save_run(page: Page, run: str, category: str, asker: Mapping[str, Any]) -> Iterator[Updates]:
+    """ "Save this run" was pressed."""
+    side = page.side
+    try:
+        if not run:
+            raise BadInput("There is no run to save. Press Run first.")
+
+        def work(job: Job) -> StoredRun:
+            job.report(0.3, "Saving the run")
+            return page.shelf.keep(page.session.run(run), category, asker)
+
+        kept = yield from noticed(side.notice, work)
+        yield {
+            side.notice: _info(
+                f"Saved as “{kept.title}” ({kept.category}, {kept.bytes / 1000:.0f} KB). See the tab Runs."
+            )
+        }
     except Exception as error:  # the boundary of the page
         yield {side.notice: error_notice(error)}
 
@@ -391,7 +471,8 @@ def _above(page: Page, run: str, model: LoadedModel) -> str | None:
 def _opened(page: Page, place: Place) -> tuple[Place, Updates]:
     """The tab and the analysis an address names."""
     title, name = place.url.get("tab", ""), place.url.get("analysis", "")
-    fixed = {model_tab.TITLE: model_tab.ID, benchmark_tab.TITLE: benchmark_tab.ID, "Plugins": "plugins"}
+    own = (model_tab, runs_tab, benchmark_tab)
+    fixed = {**{tab.TITLE: tab.ID for tab in own}, "Plugins": "plugins"}
     if not title or title in fixed:
         return Place(url=place.url), {page.tabs: gr.Tabs(selected=fixed[title])} if title else {}
     if title not in page.groups:

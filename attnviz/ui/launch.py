@@ -77,7 +77,7 @@ def launch_options(session: Session) -> dict[str, Any]:
         "theme": theme(),
         "head": head(session.registry),
         "app_kwargs": {"routes": api_routes(session)},
-        "css_paths": [HERE / "page.css", HERE / "beside.css"],
+        "css_paths": [HERE / "page.css", HERE / "beside.css", HERE / "runs.css"],
         "ssr_mode": False,
         "run_history": False,
         "enable_monitoring": False,

@@ -7,7 +7,7 @@ from typing import Any
 
 from attnviz.hooks import Run
 from attnviz.registry import Registry
-from attnviz.session import TracedRun
+from attnviz.session import KEPT, TracedRun
 from attnviz.ui.describe import length_of, messages_of, prompt_of
 
 
@@ -18,6 +18,9 @@ def reproduce(run: TracedRun, registry: Registry, analysis: str, params: Mapping
         params: all parameters, resolved.
     """
     settings = "".join(f", {name}={value!r}" for name, value in params.items())
+    if run.run.spec.backend == KEPT:
+        lines = ("import attnviz", "", f"run = attnviz.open_run({run.id!r})")
+        return "\n".join((*lines, f"finding = run.analyze({analysis!r}{settings})", "print(finding.to_json())"))
     return "\n".join(
         (
             "import attnviz",

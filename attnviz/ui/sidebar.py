@@ -8,6 +8,7 @@ from typing import Any
 import gradio as gr
 
 from attnviz.session import Session
+from attnviz.store import CATEGORIES
 from attnviz.ui.components import pieces
 from attnviz.ui.wish import FORMATS, OWN, default_entry, default_prompt
 
@@ -26,6 +27,8 @@ class Sidebar:
     cancel: gr.Button
     clear: gr.Button
     look: gr.Button
+    save: gr.Button
+    shelf: gr.Dropdown
     notice: gr.HTML
     format: gr.Dropdown
     answer: gr.Checkbox
@@ -86,6 +89,18 @@ def build_sidebar(session: Session) -> Sidebar:
         cancel = gr.Button("Cancel", elem_id="app-cancel", min_width=60, scale=1)
         clear = gr.Button("Clear", elem_id="app-clear", min_width=60, scale=1)
     look = gr.Button("Look at the model", elem_id="app-look", size="sm")
+    with gr.Row(elem_classes="app-save"):
+        save = gr.Button("Save this run", elem_id="app-save", size="sm", min_width=60, scale=3)
+        shelf = gr.Dropdown(
+            [("category", ""), *CATEGORIES],
+            value="",
+            container=False,
+            show_label=False,
+            label="Category of the saved run",
+            min_width=60,
+            scale=2,
+            elem_id="app-save-category",
+        )
     notice = pieces.notice(elem_id="app-run-notice")
     answer = gr.Checkbox(label="Generate an answer", value=True, elem_id="app-answer", container=False)
     with gr.Column(scale=0, min_width=0, elem_classes="app-answering") as answering:
@@ -151,6 +166,8 @@ def build_sidebar(session: Session) -> Sidebar:
         cancel,
         clear,
         look,
+        save,
+        shelf,
         notice,
         form,
         answer,

@@ -36,7 +36,7 @@ BROWSERS_KEPT = 256
 
 @dataclass(frozen=True)
 class Wish:
-    """What the left column asks for."""
+    """What the left column asks for. `saved`: id of the saved run that it was read from."""
 
     model: str
     own: str
@@ -52,6 +52,7 @@ class Wish:
     stop: tuple[str, ...] = ()
     top_p: float = 1.0
     repetition_penalty: float = 1.0
+    saved: str = ""
 
     @property
     def source(self) -> str:
@@ -84,8 +85,9 @@ def asked(
         raise BadInput(f"Seed: expected a whole number from 0, or nothing, got {seed[:40]!r}.")
     texts = (backend or "auto", device or "auto", category or "", form or "auto")
     numbers = (length, temperature, int(seed) if seed else None)
-    drawn = (1.0 if value is None else value for value in (top_p, repetition_penalty))  # emptied: without effect
-    return Wish(model or "", own or "", prompt or "", bool(answer), *numbers, *texts, read_stops(stop or ""), *drawn)
+    share, penalty = (1.0 if value is None else value for value in (top_p, repetition_penalty))  # emptied: no effect
+    given = (model or "", own or "", prompt or "", bool(answer), *numbers, *texts, read_stops(stop or ""))
+    return Wish(*given, top_p=share, repetition_penalty=penalty)
 
 
 _ESCAPES = {"n": "\n", "t": "\t", "\\": "\\"}
@@ -258,8 +260,34 @@ def _answered(session: Session, model: LoadedModel, wish: Wish, prompt: Mapping[
     )
 
 
+def wish_of_saved(run: TracedRun) -> Wish:
+    """What the left column asks for once a saved run is opened: the same again."""
+    listed = run.run.model in run.model.session.registry.models
+    sampling = run.run.sampling or Sampling()
+    settings = run.model.session.settings
+    return Wish(
+        model=run.run.model if listed else OWN,
+        own="" if listed else run.run.spec.source,
+        prompt=run.prompt,
+        answer=run.run.sampling is not None,
+        length=settings.max_new_tokens if run.run.sampling is None else length_of(run.run),
+        temperature=sampling.temperature,
+        seed=sampling.seed,
+        backend="auto",
+        device="auto",
+        category=run.run.category,
+        format="chat" if any(s.role == "user" for s in run.tokens.segments) else "text",
+        stop=sampling.stop,
+        top_p=sampling.top_p,
+        repetition_penalty=sampling.repetition_penalty,
+        saved=run.id,
+    )
+
+
 def address_of(wish: Wish, run: TracedRun) -> dict[str, str]:
     """What the address must say for a link to open this run again; of a very long prompt only that it is left out."""
+    if wish.saved:
+        return {"run": wish.saved}
     said = {"model": wish.source, "category": run.run.category}
     said |= {name: chosen for name in CHOSEN if (chosen := getattr(wish, name)) != "auto"}
     said |= {"prompt": wish.prompt} if len(wish.prompt) <= LONGEST_ADDRESS else {"long": str(len(wish.prompt))}

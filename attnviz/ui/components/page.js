@@ -123,7 +123,7 @@
       const put = (key, value) => value === null || value === undefined || value === ""
         ? url.searchParams.delete(key) : url.searchParams.set(key, value);
       const address = run ? run.address : {};
-      for (const key of ["model", "prompt", "long", "answer", "temperature", "top_p",
+      for (const key of ["run", "model", "prompt", "long", "answer", "temperature", "top_p",
         "repetition_penalty", "seed", "stop", "category", "format", "backend", "device"]) {
         put(key, address[key]);
       }
@@ -302,7 +302,19 @@
 
   const copy = async (text) => { try { await navigator.clipboard.writeText(text); return true; } catch { return false; } };
 
-  window.attnviz = {element, button, readable, copy, visible, select, setWord, params, place, firstPlace, setRun, setBar, signature, define, mount, askAgain,
+  // Of this browser: where saved runs are each browser's own, it tells whose they are.
+  function browserKey() {
+    try {
+      let mine = localStorage.getItem("attnviz.key");
+      if (!/^[0-9a-f]{32}$/.test(mine || "")) {
+        mine = [...crypto.getRandomValues(new Uint8Array(16))].map((byte) => byte.toString(16).padStart(2, "0")).join("");
+        localStorage.setItem("attnviz.key", mine);
+      }
+      return mine;
+    } catch { return ""; }
+  }
+
+  window.attnviz = {opening: "", browserKey, element, button, readable, copy, visible, select, setWord, params, place, firstPlace, setRun, setBar, signature, define, mount, askAgain,
     refreshStatus, opened: (title) => { tab = title; }, listen: (f) => listeners.add(f), onStatus: (f) => statusListeners.add(f),
     word: (analysis, parameter) => (words[analysis] || {})[parameter] ?? null,
     choose: (analysis, renderer) => { views[analysis] = renderer; },
