@@ -204,6 +204,25 @@ class Reference:
             _need("Reference.outcomes", self.outcomes, (len(self.inputs), None))
             object.__setattr__(self, "outcomes", _read_only(self.outcomes))
 
+    @classmethod
+    def windows(cls, series: Floats, steps: int, *, stride: int = 1, next_rows: bool = False) -> Reference:
+        """Windows of a long series [time, sensor], each of `steps` rows, beginning every `stride` rows.
+
+        next_rows   the row after each window is its outcome, for a model that predicts the next values
+
+        Raises:
+            ShapeError: a series that has no window, or other axes.
+            BadInput: a stride below 1.
+        """
+        last = len(series) - steps - next_rows if series.ndim == 2 else -1
+        if last < 0 or steps < 1:
+            raise ShapeError("Reference.windows", f"[{steps + next_rows} or more, sensor]", list(series.shape))
+        if stride < 1:
+            raise BadInput(f"Reference.windows: expected a stride from 1, got {stride}.")
+        starts = range(0, last + 1, stride)
+        inputs = np.stack([series[start : start + steps] for start in starts])
+        return cls(inputs, np.stack([series[start + steps] for start in starts]) if next_rows else None)
+
 
 @dataclass(frozen=True)
 class SensorData:

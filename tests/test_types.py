@@ -250,6 +250,19 @@ def test_a_reference_fits_the_values_it_is_given_with():
         dataclasses.replace(sample_tokens(), reference=Reference(np.zeros((7, 4, 3))))
 
 
+def test_a_reference_is_cut_from_a_series():
+    series = np.arange(12.0).reshape(6, 2)
+    found = Reference.windows(series, 3, stride=2, next_rows=True)
+    assert found.inputs[:, 0, 0].tolist() == [0, 4]
+    assert found.outcomes.tolist() == [[6, 7], [10, 11]]
+    assert len(Reference.windows(series, 3).inputs) == 4
+    assert Reference.windows(series, 6).outcomes is None
+    with pytest.raises(ShapeError, match=r"\[7 or more, sensor\], got \[6, 2\]"):
+        Reference.windows(series, 6, next_rows=True)
+    with pytest.raises(BadInput, match="expected a stride from 1, got 0"):
+        Reference.windows(series, 3, stride=0)
+
+
 def test_patterns_refuse_all_heads_of_another_shape():
     found = sample_finding("attention_pattern").result
     with pytest.raises(ShapeError, match=r"every: expected shape \[3, 3, 8, 8\], got \[3, 3, 8, 7\]"):
