@@ -5,9 +5,9 @@ import dataclasses
 import numpy as np
 import pytest
 
-from attnviz.hooks import BadInput
+from attnviz.hooks import BadInput, LayerCapture, Trace
 from attnviz.plugins.analyses import attention_stats, attention_summary
-from attnviz.testing import FakeModel, FakeSensors, fake_request
+from attnviz.testing import FakeModel, FakeSensors, capture_map, fake_request
 
 (ANALYSIS,) = attention_summary.attnviz_analyses()
 (STATS,) = attention_stats.attnviz_analyses()
@@ -39,8 +39,6 @@ def test_early_tokens_of_a_causal_model_win_nothing_by_being_early():
     """Uniform head: every key receives what a uniform head gives, so all shares are the same."""
     request = fake_request(ANALYSIS, FakeModel(), "abcdefgh")
     uniform = np.tril(np.ones((9, 9)) / np.arange(1, 10)[:, None])
-    from attnviz.hooks import Trace
-    from attnviz.testing import capture_map
 
     trace = Trace(layers=(capture_map(uniform[None]),))
     found = ANALYSIS.run(dataclasses.replace(request, captured=trace))
@@ -57,3 +55,38 @@ def test_features_are_ranked_and_those_nobody_sees_left_out():
     assert [name for name, _ in found.ranked("importance")] == ["c", "a", "d"]
     with pytest.raises(BadInput, match="expected importance or attending, got 'weights'"):
         found.ranked("weights")
+
+
+def test_a_mean_map_of_very_many_features_is_not_made():
+    rng = np.random.default_rng(0)
+    request = fake_request(ANALYSIS, FakeSensors(), VALUES)
+    count = 1025
+    tokens = dataclasses.replace(
+        request.tokens,
+        ids=np.full(count, -1),
+        labels=("x",) * count,
+        offsets=np.full((count, 2), -1),
+        special=np.zeros(count, bool),
+        values=None,
+        columns=(),
+        axis="",
+    )
+    weights = np.full((1, count, count), 1 / count, np.float32)
+    layer = LayerCapture(
+        q=None,
+        k=None,
+        scale=1.0,
+        causal=False,
+        entropy=rng.random((1, count)),
+        row_max=weights.max(axis=2),
+        distance=np.zeros((1, count)),
+        column_sum=weights.sum(axis=1),
+        allowed=np.full(count, count),
+        seen_by=np.full(count, count),
+        thumbnail=np.zeros((1, 1, 1), np.uint8),
+        weights=weights,
+    )
+    run = dataclasses.replace(request.run, tokens=tokens)
+    found = ANALYSIS.run(dataclasses.replace(request, run=run, captured=Trace(layers=(layer,))))
+    assert found.weights is None
+    assert any("up to 1024 features, here are 1025" in line for line in found.info)

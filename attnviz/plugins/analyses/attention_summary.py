@@ -20,6 +20,7 @@ from attnviz.plugins.analyses.names import layer_name
 from attnviz.plugins.analyses.padding import padding_line
 from attnviz.plugins.analyses.sensors.question import NOTICE
 
+_MOST = 1024  # features of a mean map; of more it takes longer than all the rest
 _WORDS = {"sensor": "sensors", "time": "time steps"}
 
 
@@ -72,6 +73,8 @@ def _mean_of_known(values: Floats) -> Floats:
 
 def _mean_map(request: AnalysisRequest) -> tuple[Floats | None, str]:
     """[S, S] mean over heads, then layers, of those that attend from all tokens to all; and what was left out."""
+    if len(request.tokens) > _MOST:
+        return None, f"No mean map: it is made of up to {_MOST} features, here are {len(request.tokens)}."
     whole, total, used = (0, len(request.tokens)), np.zeros((len(request.tokens),) * 2), 0
     for index, layer in enumerate(request.trace.layers):
         if layer is None or layer.row_span != whole or layer.column_span != whole:
