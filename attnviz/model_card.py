@@ -149,12 +149,19 @@ def summary(name: str, card: ModelCard) -> str:
     attending = [layer.heads for layer in card.layers if layer.kind not in ("none", "linear")]
     heads = sorted(set(attending)) or [0]
     shown = str(heads[0]) if len(heads) == 1 else f"{heads[0]} to {heads[-1]}"
-    parameters = f"{short_number(card.parameters)} param."
-    return f"{name} · {len(card.layers)} layers × {shown} heads · {parameters} · {card.device}"
+    size = f"{short_number(card.parameters)} param. · " if card.parameters else ""  # of a run from a file nobody knows
+    return f"{name} · {len(card.layers)} layers × {shown} heads · {size}{card.device}"
+
+
+def parameters_in_words(card: ModelCard) -> str:
+    """How many; a run that was read from a file does not say."""
+    return f"{card.parameters:,} parameters" if card.parameters else "number of parameters not known"
 
 
 def vocabulary_in_words(card: ModelCard) -> str:
-    """Its size; a model that reads numbers has none."""
+    """Its size; a model that reads numbers has none, and a run that was read from a file does not say."""
+    if not card.parameters and not card.vocabulary:
+        return "vocabulary not known"
     return f"vocabulary {card.vocabulary:,}" if card.vocabulary else "numbers, no vocabulary"
 
 
@@ -166,7 +173,7 @@ def facts(card: ModelCard) -> Rows:
         sees = "in the encoder every token of the source; in the decoder that, itself and earlier ones"
         reads = f"a source of {_at_most(card.source_positions)}, a target of {reads}"
     rows = [
-        ("Architecture", f"{card.architecture}, {card.parameters:,} parameters, {card.dtype} on {card.device}"),
+        ("Architecture", f"{card.architecture}, {parameters_in_words(card)}, {card.dtype} on {card.device}"),
         ("Reads", f"{reads}, {vocabulary_in_words(card)}"),
         ("A token sees", sees),
         ("Attention", f"{ROUTES.get(card.route, card.route)} (route {card.route}): {card.route_reason}"),

@@ -1011,6 +1011,7 @@ class TracedRun:
             response=self.answer,
             title=title,
             category=category,
+            kind="run" if self.run.trajectory is None else "agent",
             provenance=run_provenance(self.run, card, trace),
             metadata={**(metadata or {}), "versions": dict(versions())},
         )

@@ -91,7 +91,7 @@ class StoredRun:
     """One line of the index.
 
     created   UTC, ISO 8601 with microseconds
-    kind      "run", or what else somebody keeps
+    kind      "run", "agent" (a run with what an agent did), "trajectory" (read from such a file), or what else is kept
     bytes     of its file
     metadata  plain JSON, for whoever saves
     """

@@ -8,9 +8,11 @@ import pytest
 
 import attnviz
 from attnviz.__main__ import main
+from attnviz.agent import run_agent
 from attnviz.errors import BadInput, Unavailable
 from attnviz.kept import KEPT_BITS, LENS_POSITIONS, THUMBNAIL, smaller
 from attnviz.provenance import run_provenance
+from attnviz.recordings import recording_of
 from attnviz.registry import load_registry
 from attnviz.session import Session
 from attnviz.store import RunStore
@@ -59,6 +61,17 @@ def test_a_saved_run_opens_as_it_was(run, store):
         one, two = run.analyze(name), again.analyze(name)
         assert one.provenance == two.provenance, name
     assert again.model.session.run(found.id).run == again.run
+
+
+def test_what_an_agent_did_is_kept(model, store):
+    done = run_agent(model, "What is 25 * 37?")
+    found = done.run.save(category="ReAct")
+    assert (found.kind, found.prompt) == ("agent", "What is 25 * 37?")
+    again = Session(load_registry(safe=True)).reopen(store.read(found.id))
+    assert again.run.trajectory == done.trajectory
+    recording = recording_of(again.run, again.model.card, again.attention)
+    assert [(c.context, len(c.labels)) for c in recording.calls] == [(c.start, c.stop) for c in done.trajectory.calls]
+    assert [step["step_type"] for step in recording.steps] == [step.kind for step in done.steps]
 
 
 def test_python_lists_and_opens(run, store):

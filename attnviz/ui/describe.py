@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from attnviz.hooks import Finding, ModelCard, Run, Segment
-from attnviz.model_card import duration, summary, vocabulary_in_words
+from attnviz.model_card import duration, parameters_in_words, summary, vocabulary_in_words
 from attnviz.session import ROLES, TracedRun
 
 
@@ -77,7 +77,7 @@ def card_value(name: str, card: ModelCard) -> dict[str, str]:
     """A model in one line, and in full."""
     kinds = ", ".join(dict.fromkeys(layer.kind for layer in card.layers))
     details = [
-        f"{card.architecture}, {card.parameters:,} parameters, {card.dtype} on {card.device}",
+        f"{card.architecture}, {parameters_in_words(card)}, {card.dtype} on {card.device}",
         f"{vocabulary_in_words(card)}, positions {card.positions or 'unlimited'}, layers: {kinds}",
         *card.notes,
         *(f"no {what}: {why}" for what, why in card.missing.items()),

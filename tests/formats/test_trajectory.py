@@ -1,5 +1,6 @@
 """Trajectory files: both conventions of rows, ragged and wrong ones, what is written, the index of a folder."""
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import pytest
 import attnviz
 from attnviz.__main__ import main
 from attnviz.errors import BadInput, Unavailable
+from attnviz.model_card import summary
 from attnviz.plugins.formats.trajectory import INDEX, LISTED, read, read_index, write, write_into
 from attnviz.recordings import recording_of, runs_of, take_file
 from attnviz.registry import load_registry
@@ -132,6 +134,7 @@ def test_a_file_that_is_read_can_be_looked_at_and_says_what_it_is(written):
         assert (shown.rows, shown.columns) == ((first, first + 3), (0, 7))
         assert "the mean over the heads of the last layer" in run.model.card.notes[1]
         assert "predicted" in " ".join(run.model.card.notes)
+        assert "param" not in summary(run.model.name, run.model.card)
         with pytest.raises(Unavailable, match="no model"):
             run.analyze("saliency")
 
@@ -194,8 +197,6 @@ def test_ids_are_of_microseconds(run):
 
 
 def numbered(number):
-    import dataclasses
-
     return dataclasses.replace(sample_recording(), id=f"run_{number:03}", query=f"question {number}")
 
 
@@ -243,8 +244,6 @@ for number in range(20):
 
 
 def test_hostile_ids_are_refused(tmp_path):
-    import dataclasses
-
     for name in ("../x", "", "a/b", "a" * 81):
         with pytest.raises(BadInput, match="id of letters"):
             write_into(dataclasses.replace(sample_recording(), id=name), tmp_path)
