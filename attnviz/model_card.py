@@ -149,18 +149,18 @@ def summary(name: str, card: ModelCard) -> str:
     attending = [layer.heads for layer in card.layers if layer.kind not in ("none", "linear")]
     heads = sorted(set(attending)) or [0]
     shown = str(heads[0]) if len(heads) == 1 else f"{heads[0]} to {heads[-1]}"
-    size = f"{short_number(card.parameters)} param. · " if card.parameters else ""  # of a run from a file nobody knows
+    size = f"{short_number(card.parameters)} param. · " if card.parameters >= 0 else ""
     return f"{name} · {len(card.layers)} layers × {shown} heads · {size}{card.device}"
 
 
 def parameters_in_words(card: ModelCard) -> str:
     """How many; a run that was read from a file does not say."""
-    return f"{card.parameters:,} parameters" if card.parameters else "number of parameters not known"
+    return f"{card.parameters:,} parameters" if card.parameters >= 0 else "number of parameters not known"
 
 
 def vocabulary_in_words(card: ModelCard) -> str:
     """Its size; a model that reads numbers has none, and a run that was read from a file does not say."""
-    if not card.parameters and not card.vocabulary:
+    if card.parameters < 0:
         return "vocabulary not known"
     return f"vocabulary {card.vocabulary:,}" if card.vocabulary else "numbers, no vocabulary"
 

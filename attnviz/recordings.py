@@ -124,7 +124,7 @@ def _card(recording: Recording, call: RecordedCall) -> ModelCard:
         positions=None,
         dtype="not stated",
         device="file",
-        parameters=0,
+        parameters=-1,
         causal=True,
         route="none",
         route_reason=" ".join(notes),

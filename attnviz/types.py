@@ -137,7 +137,7 @@ class ModelCard:
     is absent has its reason in `missing`. `route`: interface | eager | none, with `route_reason` in words. `ends`: ids
     that end an answer. `positions`: most tokens of a run, of a model with encoder and decoder those of the decoder;
     `source_positions`: most tokens of its encoder. None = no limit. `causal`: position q predicts token q+1 (of the
-    decoder).
+    decoder). `parameters`: −1 = not known, of a run that was read from a file.
     """
 
     name: str
