@@ -173,7 +173,7 @@ def card_sheet(about: Description, above: str | None = None) -> dict[str, Any]:
     return {
         "blocks": [
             {"heading": heading, "text": text, "label": "About the model", "columns": [], "rows": rows},
-            {"heading": "Layers", "columns": folded[0], "rows": folded[1], "every": unfolded},
+            {"heading": "Layers", "columns": folded[0], "rows": folded[1], "unfolded": unfolded},
         ]
     }
 

@@ -1,6 +1,6 @@
 // Blocks of text and tables to read: {"blocks": [{heading, text, label, columns, rows, every}]} or null. `label` names
 // the table for a screen reader where the heading does not.
-// Without columns the first cell of a row is its heading; `every` = {columns, rows} is the same table with no row folded.
+// Without columns the first cell of a row is its heading; "unfolded" = {columns, rows} is the same table with no row folded.
 const {element: make, button} = window.attnviz;
 const slot = element.querySelector(".app-part");
 
@@ -40,11 +40,11 @@ function frameOf(block) {
   frame.setAttribute("role", "region");
   frame.setAttribute("aria-label", label);
   fill(block);
-  if (!block.every) return [frame];
+  if (!block.unfolded) return [frame];
   const more = button("app-small app-unfold", "");
   const show = (all) => {
-    fill(all ? block.every : block);
-    more.textContent = all ? "Fold equal layers" : `Show all ${block.every.rows.length}`;
+    fill(all ? block.unfolded : block);
+    more.textContent = all ? "Fold equal layers" : `Show all ${block.unfolded.rows.length}`;
     more.setAttribute("aria-expanded", String(all));
   };
   more.addEventListener("click", () => show(more.getAttribute("aria-expanded") !== "true"));
