@@ -57,6 +57,25 @@ def test_what_stays_off():
     assert done.stdout.split() == ["False"] * 5, done.stderr
 
 
+def test_what_the_page_is_made_of_is_plain_data():
+    """Gradio takes any word in quotes or backticks of a script for the name of an event, also that of a property."""
+    code = (
+        "from attnviz.registry import load_registry\n"
+        "from attnviz.session import Session\n"
+        "from attnviz.ui.build import build_app\n"
+        "def strange(value, path):\n"
+        "    if isinstance(value, dict):\n"
+        "        return [found for key in value for found in strange(value[key], f'{path}/{key}')]\n"
+        "    if isinstance(value, (list, tuple)):\n"
+        "        return [found for inner in value for found in strange(inner, path)]\n"
+        "    return [] if value is None or isinstance(value, (str, int, float)) else [path]\n"
+        "parts = build_app(Session(load_registry())).config['components']\n"
+        "print([path for p in parts if p['type'] != 'state' for path in strange(p['props'], p['type'])])\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert done.stdout == "[]\n", done.stderr
+
+
 def test_importing_the_app_writes_no_files():
     folder = ROOT / "attnviz" / "ui" / "components"
     subprocess.run([sys.executable, "-c", "import attnviz.ui.build"], cwd=ROOT, check=True, timeout=60)

@@ -375,19 +375,3 @@ def test_the_page_learns_every_renderer_once():
     assert found.count("<script>") == found.count("</script>") == 4  # the page, two beside each other, two renderers
     assert found.count('window.attnviz.define("mine", ".mine {}", function (root, data, host) {') == 1
     assert found.count(r'const a = "\x3C/script>\x3C!--";') == 2
-
-
-def test_what_the_page_is_made_of_is_plain_data():
-    """Gradio takes any word in quotes or backticks of a script for the name of an event, also that of a property."""
-    from attnviz.ui.build import build_app
-
-    def strange(value, path):
-        if isinstance(value, dict):
-            return [found for key, inner in value.items() for found in strange(inner, f"{path}/{key}")]
-        if isinstance(value, (list, tuple)):
-            return [found for inner in value for found in strange(inner, path)]
-        return [] if isinstance(value, (str, int, float, bool, type(None))) else [path]
-
-    components = build_app(session_over_rules()).config["components"]
-    found = [path for c in components if c["type"] != "state" for path in strange(c["props"], c["type"])]
-    assert not found
