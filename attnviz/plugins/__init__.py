@@ -33,6 +33,7 @@ BUILTIN = (
     "attnviz.plugins.renderers.head_map",
     "attnviz.plugins.renderers.lens_grid",
     "attnviz.plugins.renderers.attribution_text",
+    "attnviz.plugins.renderers.evidence_bars",
     "attnviz.plugins.renderers.token_strip",
     "attnviz.plugins.renderers.token_matrix",
     "attnviz.plugins.renderers.ranked_features",

@@ -45,6 +45,8 @@ HOSTILE = ("<script>alert(1)</script>", "<img src=x onerror=alert(1)>", "${alert
 """Token texts that must never be executed or parsed, wherever they are shown."""
 LABELS = (*HOSTILE, "\"'&", "日本", "\\n", ",;=1+1")
 TEXT = "one two three one two three"
+ANSWERED = 4
+"""Most tokens of a text that count as its answer where an analysis needs one."""
 
 
 def sample_tokens() -> Tokens:
@@ -102,7 +104,8 @@ def fake_request(
 ) -> AnalysisRequest:
     """A request for this analysis over a run of the fake model (or of `model`), as a session would make it.
 
-    An analysis of sensors gets the fake model of sensors, six steps of it, and five more inputs as a reference.
+    An analysis of sensors gets the fake model of sensors, six steps of it, and five more inputs as a reference; for one
+    that needs generation the last tokens of the text, at most four, count as the answer.
 
     text      the prompt, or an array for a model that reads numbers
     analyses  what `request.analyze` may ask, by name; none where nothing is given
@@ -117,7 +120,8 @@ def fake_request(
     model, text = model or FakeModel(), TEXT if text is None else text
     tokens = model.tokenize(text) if isinstance(text, str) else cast(ReadsNumbers, model).tokenize_values(text)
     tokens = tokens if reference is None else dataclasses.replace(tokens, reference=reference)
-    run = Run(id="sample", spec=ModelSpec("fake"), model=model.card.name, tokens=tokens)
+    answer = max(1, len(tokens) - ANSWERED) if "generation" in analysis.requires else None
+    run = Run(id="sample", spec=ModelSpec("fake"), model=model.card.name, tokens=tokens, generated_from=answer)
     resolved = analysis.resolve(params)
     for param in analysis.params:
         if param.linked and resolved[param.name] is None:

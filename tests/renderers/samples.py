@@ -11,9 +11,12 @@ import numpy as np
 from attnviz.hooks import (
     AttentionPattern,
     Attribution,
+    EvidenceLedger,
     FeatureAttention,
     Finding,
     HeadScores,
+    LedgerSource,
+    LedgerStep,
     LensTable,
     Result,
     Segment,
@@ -357,6 +360,43 @@ def sample_features(labels: tuple[str, ...] = HOSTILE, layers: int = 3, heads: i
     return finding(result, dataclasses.replace(make_tokens(labels), values=values))
 
 
+def sample_ledger(labels: tuple[str, ...] = HOSTILE, *, effects: bool = True) -> Finding:
+    """Question, thought, action, observation, answer, over sixteen tokens; the answer does not see the last source."""
+    steps = (
+        LedgerStep("thought", "thought", 5, 7),
+        LedgerStep("action", "action", 7, 9),
+        LedgerStep("answer", f"answer {labels[1]}", 12, 16),
+    )
+    sources = (
+        LedgerSource("question", "question", ((1, 4),)),
+        LedgerSource("observation", f"observation 1 ({labels[2]})", ((9, 11),)),
+        LedgerSource("own", "own earlier text", ((5, 9), (12, 16))),
+        LedgerSource("marks", "marks of the template", ((0, 1), (4, 5), (11, 12))),
+    )
+    share = np.array([[0.5, 0, 0.25, 0.25], [0.375, 0, 0.5, 0.125], [0.0625, 0.125, 0.75, 0.0625]], np.float32)
+    uniform = np.array([[0.625, 0, 0.125, 0.25], [0.5, 0, 0.25, 0.25], [0.25, 0.25, 0.375, 0.125]], np.float32)
+    effect = np.array([[2, np.nan, np.nan, np.nan], [1.5, np.nan, 3, np.nan], [-0.5, 0.25, 8, np.nan]], np.float32)
+    cells = [(s, c) for s in range(3) for c in range(4)]
+    return finding(
+        EvidenceLedger(
+            columns=("step", "source", "share"),
+            rows=tuple((steps[s].label, sources[c].label, float(share[s, c])) for s, c in cells),
+            steps=steps,
+            sources=sources,
+            share=share,
+            uniform=uniform,
+            effect=effect if effects else None,
+            logprob=np.array([-1, -0.5, -0.25], np.float32) if effects else None,
+            removal=f"replaced by {labels[0]!r}" if effects else "",
+            flags=(f"Observation 1 ({labels[2]}) was never used: it makes no difference.",),
+            info=("The sources of a step sum to 1.",),
+            warnings=("Attention says what was looked at <b>only</b>.",),
+        ),
+        make_tokens(labels, (Segment("user", 1, 4), Segment("thought", 5, 7), Segment("answer", 12, 16))),
+        generated_from=5,
+    )
+
+
 SAMPLES: dict[str, Callable[[], Finding]] = {
     "attention_pattern": sample_attention,
     "head_scores": sample_heads,
@@ -367,4 +407,5 @@ SAMPLES: dict[str, Callable[[], Finding]] = {
     "sensor_importance": sample_sensors,
     "attention_summary": sample_features,
     "table": sample_table,
+    "evidence_ledger": sample_ledger,
 }

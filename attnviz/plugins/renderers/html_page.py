@@ -18,6 +18,7 @@ from attnviz.hooks import Finding, Renderer, Result, View, hookimpl, to_jsonable
 from attnviz.plugins.renderers import (
     attention_grid,
     attribution_text,
+    evidence_bars,
     head_map,
     lens_grid,
     ranked_features,
@@ -27,7 +28,16 @@ from attnviz.plugins.renderers import (
 from attnviz.plugins.renderers._assets import ALL_RESULTS, asset
 from attnviz.plugins.renderers._table import table
 
-_INTERACTIVE = (attention_grid, head_map, lens_grid, attribution_text, token_strip, token_matrix, ranked_features)
+_INTERACTIVE = (
+    attention_grid,
+    head_map,
+    lens_grid,
+    attribution_text,
+    evidence_bars,
+    token_strip,
+    token_matrix,
+    ranked_features,
+)
 
 _FOR_FILES = {"attention_grid": attention_grid.render_file, "token_matrix": token_matrix.render_file}
 """What draws more than the app's page gets at first, because a file cannot ask for the rest."""

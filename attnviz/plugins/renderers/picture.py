@@ -38,7 +38,7 @@ from attnviz.hooks import (
     hookimpl,
     to_jsonable,
 )
-from attnviz.plugins.renderers import sensor_picture, summary_picture
+from attnviz.plugins.renderers import evidence_picture, sensor_picture, summary_picture
 from attnviz.plugins.renderers._assets import ALL_RESULTS, boundary, generated_from, need_tokens, token_spans
 from attnviz.plugins.renderers._canvas import (
     ACCENT,
@@ -186,7 +186,7 @@ def _drawing_of(finding: Finding) -> Drawing:
         FeatureAttention: summary_picture.draw,
         Table: _table,
         Faithfulness: _table,
-        EvidenceLedger: _table,
+        EvidenceLedger: evidence_picture.draw,
     }
     if type(finding.result) not in draw:
         raise BadInput(f"No picture for a result of kind {finding.result.kind!r}.")

@@ -79,7 +79,7 @@ def run(request: AnalysisRequest) -> EvidenceLedger:
         logprob=logprob,
         removal=words,
         flags=tuple(found.flags()),
-        info=_info(request, sinks, words),
+        info=_info(request, sources, sinks, words),
         warnings=_warnings(words),
     )
 
@@ -351,7 +351,7 @@ def _number(value: float) -> float | None:
     return float(f"{value:.6g}") if np.isfinite(value) else None
 
 
-def _info(request: AnalysisRequest, sinks: Sinks, words: str) -> tuple[str, ...]:
+def _info(request: AnalysisRequest, sources: Sequence[LedgerSource], sinks: Sinks, words: str) -> tuple[str, ...]:
     layer, head = (_one(request.params[name], name) for name in ("layers", "heads"))
     layers = "all layers with attention" if layer is None else f"layer {layer}"
     heads = "all heads" if head is None else f"head {head}"
@@ -370,6 +370,10 @@ def _info(request: AnalysisRequest, sinks: Sinks, words: str) -> tuple[str, ...]
             f"Effect: log-probability of the step (nats, summed over its tokens), minus the same with every token of "
             f"the source {words}; control tokens stay. Of own earlier text: what was written before the step."
         )
+    if any(source.kind == "observation" for source in sources):
+        needed = f"without it the step is less likely by at least {NEEDED:g} nats"
+        looked = "it gets at least the share of a uniform head"
+        lines.append(f"Flags: a step counts as resting on an observation if {needed if words else looked}.")
     return tuple(lines)
 
 
