@@ -28,17 +28,25 @@ def refuse_without_array(options: argparse.Namespace) -> None:
 
 
 def of_array(model: LoadedModel, options: argparse.Namespace) -> dict[str, Any]:
+    """What `trace` takes of the file of --array; see `read_array`."""
+    choices = {"window": options.window, "item": options.item, "keep_constant": options.keep_constant}
+    return read_array(model, Path(options.array), **choices)
+
+
+def read_array(
+    model: LoadedModel, file: Path, *, window: str | None, item: int | None, keep_constant: bool
+) -> dict[str, Any]:
     """What `trace` takes: sensor data with names and times for a model that reads series, else the numbers as they are.
 
     Raises:
         BadInput: a file that cannot be used, or a choice that this model or file does not have.
     """
     if "sensors" in model.card.capabilities:
-        data = model.session.read_sensors(options.array, keep_constant=options.keep_constant)
-        return {**data.of(options.item), "window": options.window}
-    if options.item is not None or options.window is not None or options.keep_constant:
+        data = model.session.read_sensors(file, keep_constant=keep_constant)
+        return {**data.of(item), "window": window}
+    if item is not None or window is not None or keep_constant:
         raise BadInput(f"--window, --item, --keep-constant: {model.name} reads no series of sensors. Leave them out.")
     found = model.session.registry.formats.get("numbers")
     if found is None or found.read is None:
         raise BadInput("--array needs the format plugin 'numbers', which is not loaded.")
-    return dict(found.read(Path(options.array)))
+    return dict(found.read(file))

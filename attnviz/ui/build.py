@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,7 +17,7 @@ from attnviz.hooks import Analysis
 from attnviz.registry import Registry
 from attnviz.session import LoadedModel, Session, TracedRun
 from attnviz.store import RunStore, StoredRun
-from attnviz.ui import benchmark_tab, faithful, model_tab, runs_tab
+from attnviz.ui import benchmark_tab, faithful, measure_box, model_tab, runs_tab
 from attnviz.ui import sidebar as left
 from attnviz.ui import wish as wishes
 from attnviz.ui.background import Job, error_notice, noticed
@@ -320,14 +321,14 @@ def _gather(place: str) -> str:
 
 def _inputs(page: Page) -> list[Any]:
     menus = [group.menu for group in page.groups.values() if group.menu is not None]
-    return [*menus, page.about.counts, *(c for panel in page.panels for c in panel.settled)]
+    return [*menus, page.about.counts, *page.side.measured.asked, *(c for panel in page.panels for c in panel.settled)]
 
 
 def _outputs(page: Page) -> list[Any]:
     menus = [group.menu for group in page.groups.values() if group.menu is not None]
     panels = [component for panel in page.panels for component in (panel.frame, *panel.outputs)]
     side = page.side
-    left_column = [side.notice, *side.asked, side.examples]
+    left_column = [side.notice, *side.asked, side.examples, *side.measured.outputs]
     return [
         page.run,
         page.live,
@@ -433,6 +434,7 @@ def start(page: Page, place: Place, values: Mapping[Any, Any], asker: Asker) -> 
     """Run was pressed."""
     try:
         wish = wishes.asked(*(values[component] for component in page.side.asked))
+        wish = measure_box.with_measurements(page.session, page.side.measured, wish, values)
     except Exception as error:  # the boundary of the page
         yield {page.side.notice: error_notice(error)}
         return
@@ -502,6 +504,9 @@ def _run(
     page.asked.keep(asker.browser, wish, job)
     try:
         run = yield from _told(page, job, lambda job: make(wish, job))
+        if wish.measured is not None and not measure_box.shows_measurements(page.session, asker.run):
+            place, tabs = _to_sensors(page, place)
+            yield tabs
         place = yield from _show_run(page, wish, run, place, values)
         if seen := _in_sight(page, place, values):
             group, panel = seen
@@ -509,6 +514,13 @@ def _run(
             yield from show(page.session, panel, run.id, place, _values(panel, values), against)
     except Exception as error:  # the boundary of the page
         yield {side.notice: error_notice(error), page.live: None}
+
+
+def _to_sensors(page: Page, place: Place) -> tuple[Place, Updates]:
+    """The first run of measurements opens the tab that is made for them, unless the address says where to go."""
+    if "tab" in place.url or measure_box.TAB not in page.groups:
+        return place, {}
+    return dataclasses.replace(place, tab=measure_box.TAB), {page.tabs: gr.Tabs(selected=measure_box.TAB)}
 
 
 def _told(page: Page, job: Job, make: Callable[[Job], TracedRun]) -> Generator[Updates, None, TracedRun]:
@@ -604,6 +616,7 @@ def _column(page: Page, wish: wishes.Wish) -> Updates:
         side.top_p: wish.top_p,
         side.repetition_penalty: wish.repetition_penalty,
         side.examples: examples_value(entry.examples if entry else ()),
+        **measure_box.as_asked(side.measured, entry, wish),
     }
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from attnviz.hooks import Finding, ModelCard, Run, Segment
+from attnviz.hooks import Finding, ModelCard, Run, Segment, Tokens
 from attnviz.model_card import duration, parameters_in_words, summary, vocabulary_in_words
 from attnviz.session import ROLES, TracedRun
 
@@ -54,11 +54,17 @@ def run_value(run: TracedRun, address: Mapping[str, str], selection: Mapping[str
         "tokens": list(tokens.labels),
         "ids": tokens.ids.tolist(),
         "special": [i for i, special in enumerate(tokens.special.tolist()) if special],
-        "segments": brackets(tokens.segments, run.generated_from, len(tokens)),
+        "segments": measured_bracket(tokens) or brackets(tokens.segments, run.generated_from, len(tokens)),
         "generated_from": run.generated_from,
         "ended": run.run.ended,
         "card": card_value(run.model.name, run.model.card),
     }
+
+
+def measured_bracket(tokens: Tokens) -> list[list[Any]]:
+    """The bracket of measurements, which says what a token stands for; [] for a text."""
+    words = {"sensor": "sensors", "time": "time steps", "": "measured"}
+    return [] if tokens.values is None else [[words[tokens.axis], 0, len(tokens)]]
 
 
 def brackets(segments: Sequence[Segment], start: int | None, count: int) -> list[list[Any]]:

@@ -13,7 +13,7 @@ import gradio as gr
 from attnviz.errors import BadInput
 from attnviz.hooks import Analysis, Renderer, View, to_jsonable
 from attnviz.session import SavableFinding, Session, TracedRun
-from attnviz.ui import beside, controls, faithful, files, views
+from attnviz.ui import beside, controls, faithful, files, measurements, views
 from attnviz.ui.background import Job, error_notice, in_words, watched
 from attnviz.ui.components import pieces
 from attnviz.ui.describe import finding_value
@@ -120,6 +120,7 @@ def show(
             return
         run = session.run(run_id)
         if reason := session.check(analysis, run.model.card):
+            reason += measurements.which_model(session.registry, analysis)
             notice = {"kind": "info", "text": f"Not available for {run.model.name}. {reason}", "share": 0.0}
             yield panel.empty(notice, settings=False)
             return

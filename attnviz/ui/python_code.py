@@ -8,6 +8,7 @@ from typing import Any
 from attnviz.hooks import Run
 from attnviz.registry import Registry
 from attnviz.session import KEPT, TracedRun
+from attnviz.ui import measurements
 from attnviz.ui.describe import length_of, messages_of, prompt_of
 
 
@@ -21,6 +22,8 @@ def reproduce(run: TracedRun, registry: Registry, analysis: str, params: Mapping
     if run.run.spec.backend == KEPT:
         lines = ("import attnviz", "", f"run = attnviz.open_run({run.id!r})")
         return "\n".join((*lines, f"finding = run.analyze({analysis!r}{settings})", "print(finding.to_json())"))
+    if measured := measurements.python_lines(run, load_arguments(run, registry)):
+        return "\n".join((*measured, f"finding = run.analyze({analysis!r}{settings})", "print(finding.to_json())"))
     return "\n".join(
         (
             "import attnviz",

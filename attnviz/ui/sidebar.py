@@ -10,6 +10,7 @@ import gradio as gr
 from attnviz.session import Session
 from attnviz.store import CATEGORIES
 from attnviz.ui.components import pieces
+from attnviz.ui.measure_box import MeasureBox, build_measure_box
 from attnviz.ui.wish import FORMATS, OWN, default_entry, default_prompt
 
 DEVICES = ("auto", "cpu", "cuda", "mps", "spread", "ndif")
@@ -42,6 +43,7 @@ class Sidebar:
     top_p: gr.Number
     repetition_penalty: gr.Number
     examples: gr.HTML
+    measured: MeasureBox
 
     @property
     def asked(self) -> list[Any]:
@@ -81,6 +83,7 @@ def build_sidebar(session: Session) -> Sidebar:
         max_lines=1,
         elem_id="app-own",
     )
+    measured = build_measure_box(session, model)
     prompt = gr.Textbox(
         label="Prompt", value=default_prompt(entry), lines=3, max_lines=12, elem_id="app-prompt", submit_btn=False
     )
@@ -181,4 +184,5 @@ def build_sidebar(session: Session) -> Sidebar:
         top_p,
         penalty,
         shown,
+        measured,
     )

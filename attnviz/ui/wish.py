@@ -16,9 +16,11 @@ from attnviz.hooks import ModelEntry, Sampling
 from attnviz.registry import Registry
 from attnviz.session import LoadedModel, Session, TracedRun
 from attnviz.settings import Settings
+from attnviz.ui import measurements
 from attnviz.ui.background import Job
 from attnviz.ui.describe import length_of
 from attnviz.ui.live import GrowingAnswer
+from attnviz.ui.measurements import Measured
 
 OWN = "own"
 """Value of the menu's last line: a model that is not on the menu."""
@@ -36,7 +38,11 @@ BROWSERS_KEPT = 256
 
 @dataclass(frozen=True)
 class Wish:
-    """What the left column asks for. `saved`: id of the saved run that it was read from."""
+    """What the left column asks for.
+
+    saved     id of the saved run that it was read from
+    measured  measurements in place of the prompt and of an answer
+    """
 
     model: str
     own: str
@@ -53,6 +59,7 @@ class Wish:
     top_p: float = 1.0
     repetition_penalty: float = 1.0
     saved: str = ""
+    measured: Measured | None = None
 
     @property
     def source(self) -> str:
@@ -196,8 +203,13 @@ def make_run(session: Session, wish: Wish, job: Job) -> TracedRun:
     """
     job.report(0.05, f"Loading {wish.source or 'the model'}")
     model = load(session, wish)
-    prompt = _prompt(model, wish)
-    run = _answered(session, model, wish, prompt, job) if wish.answer else model.trace(**prompt, category=wish.category)
+    if wish.measured is not None:
+        run = measurements.trace(model, wish.measured, session.registry.models.get(wish.model), wish.category)
+    else:
+        measurements.refuse_text(model)
+        prompt = _prompt(model, wish)
+        asks = wish.answer
+        run = _answered(session, model, wish, prompt, job) if asks else model.trace(**prompt, category=wish.category)
     if "attention" in model.card.capabilities and not job.cancelled.is_set():
         job.report(0.9, "Reading the attention")
         session.trace(run.run)
@@ -290,6 +302,8 @@ def address_of(wish: Wish, run: TracedRun) -> dict[str, str]:
         return {"run": wish.saved}
     said = {"model": wish.source, "category": run.run.category}
     said |= {name: chosen for name in CHOSEN if (chosen := getattr(wish, name)) != "auto"}
+    if wish.measured is not None:
+        return said | measurements.address(wish.measured)
     said |= {"prompt": wish.prompt} if len(wish.prompt) <= LONGEST_ADDRESS else {"long": str(len(wish.prompt))}
     sampling = run.run.sampling
     said["answer"] = str(length_of(run.run))
@@ -334,6 +348,7 @@ def wish_of_address(url: Mapping[str, str], session: Session) -> Wish:
         temperature=_number(url, "temperature", settings.temperature),
         top_p=_number(url, "top_p", settings.top_p),
         repetition_penalty=_number(url, "repetition_penalty", settings.repetition_penalty),
+        measured=measurements.of_address(url, registry.models.get(source)),
         **{name: url.get(name, "auto") for name in CHOSEN},
     )
 

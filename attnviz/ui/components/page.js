@@ -124,7 +124,7 @@
         ? url.searchParams.delete(key) : url.searchParams.set(key, value);
       const address = run ? run.address : {};
       for (const key of ["run", "model", "prompt", "long", "answer", "temperature", "top_p",
-        "repetition_penalty", "seed", "stop", "category", "format", "backend", "device"]) {
+        "repetition_penalty", "seed", "stop", "category", "format", "backend", "device", "data", "file", "window", "item", "constant"]) {
         put(key, address[key]);
       }
       put("tab", tab);
