@@ -176,9 +176,17 @@ def test_what_is_not_there_is_refused(agent, params, said):
         ledger(agent, **params)
 
 
-def test_a_run_without_an_answer_is_refused(demo):
-    with pytest.raises(BadInput, match="this run has none: let the model answer first"):
-        ledger(demo.trace("The cat sat."))
+def test_without_an_answer_it_is_about_what_would_come_next(demo):
+    """The first choice of the model, as it would be generated."""
+    found = ledger(demo.trace("The cat sat"), effect=True)
+    written = ledger(demo.generate("The cat sat", max_new_tokens=1), effect=True)
+    assert [step.label for step in found.steps] == ["what would come next"]
+    assert found.logprob == pytest.approx(written.logprob, abs=1e-4)
+    of = {source.kind: column for column, source in enumerate(found.sources)}
+    there = {source.kind: column for column, source in enumerate(written.sources)}
+    for name in ("share", "uniform", "effect"):
+        mine, theirs = getattr(found, name)[0, of["question"]], getattr(written, name)[0, there["question"]]
+        assert mine == pytest.approx(theirs, abs=1e-4)
 
 
 def test_a_model_that_reads_ahead_is_read_step_by_step(models):

@@ -36,7 +36,7 @@ from attnviz.hooks import (
     hookimpl,
 )
 from attnviz.plugins.analyses.attribution.engine import Engine, differentiable
-from attnviz.plugins.analyses.attribution.question import Question, need_predictions
+from attnviz.plugins.analyses.attribution.question import Question, need_predictions, next_id
 from attnviz.plugins.analyses.attribution.removal import REMOVAL, removal
 from attnviz.plugins.analyses.attribution.target_functions import TargetFunction
 from attnviz.plugins.analyses.sinks import EXCLUDE_SINKS, Sinks, find_sinks, without_sinks
@@ -56,7 +56,7 @@ Masses = tuple[Floats, Floats]
 def run(request: AnalysisRequest) -> EvidenceLedger:
     """
     Raises:
-        BadInput: a run without an answer, of encoder and decoder, or with padding; a layer or head that is not there.
+        BadInput: a run of encoder and decoder, or with padding; a layer or head that is not there.
         Unavailable: effects of a model without gradients.
     """
     need_predictions(request)
@@ -88,14 +88,11 @@ def run(request: AnalysisRequest) -> EvidenceLedger:
 
 
 def steps_of(request: AnalysisRequest) -> tuple[LedgerStep, ...]:
-    """What the model wrote, step by step; of a run without steps the whole answer.
-
-    Raises:
-        BadInput: the model wrote nothing.
-    """
+    """What the model wrote, step by step; of a run without steps the whole answer, and of one without an answer the
+    token that would come next, for which the model's own first choice is taken."""
     tokens, begin = request.tokens, request.run.generated_from
     if begin is None or begin >= len(tokens):
-        raise BadInput("The evidence ledger is about an answer, and this run has none: let the model answer first.")
+        return (LedgerStep("text", "what would come next", len(tokens), len(tokens) + 1),)
     written = [s for s in tokens.segments if s.role in WRITTEN and s.start >= begin and s.start < s.stop]
     if not written:
         return (LedgerStep("answer", "answer", begin, len(tokens)),)
@@ -111,11 +108,12 @@ def steps_of(request: AnalysisRequest) -> tuple[LedgerStep, ...]:
 
 def sources_of(request: AnalysisRequest, steps: Sequence[LedgerStep]) -> tuple[LedgerSource, ...]:
     """A partition of the run: system, question, observations, what the model wrote, and the rest."""
-    tokens, begin = request.tokens, request.run.generated_from or 0
+    tokens = request.tokens
+    begin = len(tokens) if request.run.generated_from is None else request.run.generated_from
     kinds = np.full(len(tokens), "marks", dtype=object)
     for segment in tokens.segments:
-        if segment.role in ("system", "user", "observation"):
-            kinds[segment.start : segment.stop] = segment.role
+        if segment.role in ("system", "user", "observation", "text"):
+            kinds[segment.start : segment.stop] = "user" if segment.role == "text" else segment.role
     if not tokens.segments:
         kinds[:begin] = "user"  # a plain text
     kinds[[i for i, kind in enumerate(kinds) if kind == "marks" and i >= begin]] = "own"
@@ -130,7 +128,8 @@ def sources_of(request: AnalysisRequest, steps: Sequence[LedgerStep]) -> tuple[L
         LedgerSource("observation", f"observation {n}{tool}", (span,))
         for n, (span, tool) in enumerate(zip(observed, tools, strict=True), start=1)
     ]
-    named = {kind: LedgerSource("question" if kind == "user" else kind, NAMES[kind], found[kind]) for kind in plain}
+    names = NAMES if any(s.role == "user" for s in tokens.segments) else {**NAMES, "user": "prompt"}
+    named = {kind: LedgerSource("question" if kind == "user" else kind, names[kind], found[kind]) for kind in plain}
     return (*(named[k] for k in ("system", "user") if found[k]), *places, named["own"], *(
         [named["marks"]] if found["marks"] else []
     ))  # fmt: skip
@@ -232,11 +231,15 @@ def _effects(
     """([S, C] effects, [S] log-probabilities, how sources were taken away)."""
     first, last = steps[0].start, steps[-1].stop
     tokens = request.tokens
-    spans = tuple(Span(i, i + 1, int(tokens.ids[i]), tokens.labels[i]) for i in range(last))
+    ids = [int(i) for i in tokens.ids[:last]]
+    if len(ids) < last:
+        ids.append(next_id(request))
+    spans = tuple(Span(i, i + 1, token, request.model.label(token)) for i, token in enumerate(ids))
     question = Question(
         tokens=tokens,
         first=first,
-        ids=tuple(int(i) for i in tokens.ids[first:last]),
+        ids=tuple(ids[first:]),
+        assumed=last > len(tokens),
         targets=spans[first:],
         sources=spans[: last - 1],
         function=TargetFunction("log_probability"),
@@ -267,7 +270,7 @@ def _effects(
 
 def _only(question: Question, step: LedgerStep) -> Question:
     """The same about one step, over no more than what comes before its end."""
-    ids = tuple(int(i) for i in question.tokens.ids[step.start : step.stop])
+    ids = question.ids[step.start - question.first : step.stop - question.first]
     targets = tuple(t for t in question.targets if step.start <= t.index < step.stop)
     return replace(question, first=step.start, ids=ids, targets=targets, sources=question.sources[: step.stop - 1])
 
@@ -317,7 +320,7 @@ class _Found:
         for s, step in enumerate(self.steps):
             for c, source in enumerate(self.sources):
                 effect = None if self.effect is None else _number(self.effect[s, c])
-                span = f"{step.start}–{step.stop - 1}"
+                span = f"{step.start}–{step.stop - 1}" if step.stop - step.start > 1 else str(step.start)
                 shares = _number(self.share[s, c]), _number(self.uniform[s, c])
                 rows.append((step.label, span, source.label, *shares, effect))
         return rows

@@ -127,7 +127,7 @@ def ask(request: AnalysisRequest, function: TargetFunction | None = None) -> Que
     ids = [int(i) for i in tokens.ids[first : last + 1]]
     targets = group_tokens(tokens, request.params["targets"], first, min(last + 1, len(tokens)))
     if assumed:
-        ids.append(_next_id(request))
+        ids.append(next_id(request))
         targets = (*targets, Span(last, last + 1, ids[-1], request.model.label(ids[-1])))
     return Question(
         tokens=tokens,
@@ -179,7 +179,7 @@ def _range(request: AnalysisRequest) -> tuple[int, int]:
     return max(first, lowest), last
 
 
-def _next_id(request: AnalysisRequest) -> int:
+def next_id(request: AnalysisRequest) -> int:
     """The model's first choice after the run."""
     last = [len(request.tokens) - 1]
     table = request.model.lens(request.tokens, positions=last, top_k=1, targets=[-1], sites="blocks")
