@@ -105,7 +105,7 @@ def fake_request(
     """A request for this analysis over a run of the fake model (or of `model`), as a session would make it.
 
     An analysis of sensors gets the fake model of sensors, six steps of it, and five more inputs as a reference; for one
-    that needs generation the last tokens of the text, at most four, count as the answer.
+    that needs generation the last tokens of the text, at most four, count as the answer, unless an encoder reads them.
 
     text      the prompt, or an array for a model that reads numbers
     analyses  what `request.analyze` may ask, by name; none where nothing is given
@@ -120,7 +120,9 @@ def fake_request(
     model, text = model or FakeModel(), TEXT if text is None else text
     tokens = model.tokenize(text) if isinstance(text, str) else cast(ReadsNumbers, model).tokenize_values(text)
     tokens = tokens if reference is None else dataclasses.replace(tokens, reference=reference)
-    answer = max(1, len(tokens) - ANSWERED) if "generation" in analysis.requires else None
+    answer = None
+    if "generation" in analysis.requires and tokens.decoder_from in (None, 0):
+        answer = max(1, len(tokens) - ANSWERED)
     run = Run(id="sample", spec=ModelSpec("fake"), model=model.card.name, tokens=tokens, generated_from=answer)
     resolved = analysis.resolve(params)
     for param in analysis.params:

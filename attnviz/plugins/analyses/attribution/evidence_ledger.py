@@ -33,6 +33,7 @@ from attnviz.hooks import (
     LedgerStep,
     Param,
     Span,
+    Unavailable,
     hookimpl,
 )
 from attnviz.plugins.analyses.attribution.engine import Engine, differentiable
@@ -56,12 +57,15 @@ Masses = tuple[Floats, Floats]
 def run(request: AnalysisRequest) -> EvidenceLedger:
     """
     Raises:
-        BadInput: a run of encoder and decoder, or with padding; a layer or head that is not there.
-        Unavailable: effects of a model without gradients.
+        BadInput: a run with padding; a layer or head that is not there.
+        Unavailable: a model with encoder and decoder, or effects of one without gradients.
     """
     need_predictions(request)
     if request.tokens.decoder_from is not None:
-        raise BadInput("The evidence ledger reads runs of decoders; this one has an encoder.")
+        raise Unavailable(
+            f"{request.card.name} has an encoder and a decoder: the evidence ledger is about one text that grows, with "
+            "rows over all that came before. Choose a model that is a decoder only."
+        )
     steps = steps_of(request)
     sources = sources_of(request, steps)
     sinks = find_sinks(request.trace, request.tokens)
