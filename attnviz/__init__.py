@@ -16,7 +16,7 @@ from os import PathLike
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from attnviz.agent import AgentRun
+    from attnviz.agent import AgentRun, ToolComparison
     from attnviz.demo.sensors.presets import SensorPreset
     from attnviz.model_card import Description
     from attnviz.session import LoadedModel, SavableFinding, Session, TracedRun
@@ -36,6 +36,8 @@ __all__ = [
     "AttentionWeights",
     "ExportFormat",
     "VisualizationType",
+    "compare_runs",
+    "compare_tools",
     "default_session",
     "describe",
     "load",
@@ -170,3 +172,29 @@ def run_agent(model: LoadedModel, question: str, **options: Any) -> AgentRun:
     from attnviz.agent import run_agent
 
     return run_agent(model, question, **options)
+
+
+def compare_runs(first: TracedRun, second: TracedRun, **options: Any) -> SavableFinding:
+    """Two runs beside each other by step: what each wrote, what it rests on, and the difference; a table.
+
+    Options: effect (also what taking sources away does), layers, heads; see attnviz.run_comparison.
+
+    Raises:
+        attnviz.errors.BadInput: a run without an answer; a layer or head that is not there.
+    """
+    from attnviz.run_comparison import compare_runs
+
+    return compare_runs(first, second, **options)
+
+
+def compare_tools(model: LoadedModel, question: str, **options: Any) -> ToolComparison:
+    """One question answered without tools and with them: both runs, and `.finding`, the table that compares them.
+
+    Options: effect, and those of `run_agent`.
+
+    Raises:
+        attnviz.errors.AttnvizError: the model or a tool cannot be used so; the message says why.
+    """
+    from attnviz.agent import compare_tools
+
+    return compare_tools(model, question, **options)

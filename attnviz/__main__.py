@@ -326,8 +326,8 @@ def _answer_with_tools(session: Session, options: argparse.Namespace) -> int:
     if options.messages is not None or options.array is not None:
         raise BadInput("--agent: answers one question. Give it with --text or --file.")
     question = _prompt(session, options)["text"]
-    done = agent_command.answer(_model(session, options), question, options)
-    _print_json({**_answered(done.run, options, agent_command.written(done)), **agent_command.described(done)})
+    done, beside = agent_command.answer(_model(session, options), question, options)
+    _print_json({**_answered(done.run, options, agent_command.written(done)), **agent_command.described(done, beside)})
     return 130 if done.trajectory.ended == "cancelled" else 0
 
 

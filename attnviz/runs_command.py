@@ -56,6 +56,14 @@ def add_commands(parser: argparse.ArgumentParser) -> None:
     shown = command("show", _show, "Print a saved run as JSON: what is known of it, and its tokens.")
     shown.add_argument("run", metavar="ID")
 
+    compared = command(
+        "compare", _compare, "Compare two saved runs by step: texts, evidence, and the difference B − A."
+    )
+    compared.add_argument("first", metavar="A")
+    compared.add_argument("second", metavar="B")
+    compared.add_argument("--effect", action="store_true", help="also what taking each source away does to each step")
+    compared.add_argument("--out", metavar="F", help="F.html, .csv, .png, .svg or .json, instead of printing JSON")
+
     renamed = command("rename", _rename, "Give a saved run another title.")
     renamed.add_argument("run", metavar="ID")
     renamed.add_argument("title", metavar="TITLE")
@@ -115,6 +123,21 @@ def _show(options: argparse.Namespace) -> None:
         {"index": i, "id": ids[i], "label": label, "generated": i >= first} for i, label in enumerate(run.tokens.labels)
     ]
     print_json({**found.to_jsonable(), "generated_from": run.generated_from, "ended": run.ended, "token_list": listed})
+
+
+def _compare(options: argparse.Namespace) -> None:
+    from attnviz.registry import load_registry
+    from attnviz.run_comparison import compare_runs
+    from attnviz.session import Session
+
+    store, session = _store(options), Session(load_registry())
+    first, second = (session.reopen(store.read(run_id)) for run_id in (options.first, options.second))
+    _tell(store)
+    found = compare_runs(first, second, effect=options.effect)
+    if options.out is None:
+        say(found.to_json())
+    else:
+        print(f"attnviz: wrote {found.save(options.out)}", file=sys.stderr)
 
 
 def _rename(options: argparse.Namespace) -> None:

@@ -8,5 +8,16 @@ done.answer, done.steps, done.run.analyze("attention_stats")
 
 from attnviz.agent.choosing import ALLOWED, is_public, withheld
 from attnviz.agent.loop import MAX_STEPS, NEW_TOKENS, AgentRun, run_agent
+from attnviz.agent.with_and_without import ToolComparison, compare_tools
 
-__all__ = ["ALLOWED", "MAX_STEPS", "NEW_TOKENS", "AgentRun", "is_public", "run_agent", "withheld"]
+__all__ = [
+    "ALLOWED",
+    "MAX_STEPS",
+    "NEW_TOKENS",
+    "AgentRun",
+    "ToolComparison",
+    "compare_tools",
+    "is_public",
+    "run_agent",
+    "withheld",
+]
