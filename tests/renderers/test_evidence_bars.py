@@ -8,7 +8,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from attnviz.hooks import BadInput, LedgerSource, ShapeError
+from attnviz.hooks import BadInput, LedgerSource, LedgerStep, ShapeError
 from attnviz.plugins.renderers import evidence_bars
 from attnviz.plugins.renderers.evidence_bars import looks
 from attnviz.plugins.renderers.picture import figure_bytes
@@ -49,6 +49,31 @@ def test_spans_outside_the_text_and_other_results_are_refused() -> None:
         evidence_bars.render(dataclasses.replace(shown, result=dataclasses.replace(shown.result, sources=far)))
     with pytest.raises(BadInput, match="expected an evidence ledger, got token_scores"):
         evidence_bars.render(sample_scores(PLAIN))
+
+
+def would_come_next() -> Any:
+    shown = sample_ledger(PLAIN)
+    ledger = shown.result
+    step = (LedgerStep("text", "what would come next", 16, 17),)
+    only = {name: getattr(ledger, name)[:1] for name in ("share", "uniform", "effect", "logprob")}
+    return dataclasses.replace(shown, result=dataclasses.replace(ledger, steps=step, **only))
+
+
+def test_a_step_may_be_the_token_that_would_come_next() -> None:
+    shown = would_come_next()
+    assert [(e["label"], e["text"]) for e in evidence_bars.render(shown).payload["entries"]] == [
+        ("observation 1 ( cat)", "cat looked"),
+        ("what would come next", ""),
+    ]
+    assert b"what would come next" in figure_bytes(shown, ".svg")
+
+
+@pytest.mark.browser
+def test_the_token_that_would_come_next_is_not_selected(open_page: Any) -> None:
+    page = open_page(would_come_next())
+    page.locator(".av-step-head").last.click()
+    assert readout(page).startswith("what would come next, token 16")
+    assert page.locator('.av-token[aria-pressed="true"], .av-of-step').count() == 0
 
 
 @pytest.mark.parametrize("effects", [True, False])

@@ -103,7 +103,7 @@ function numbers(s) {
 entries.forEach((entry, n) => {
   const head = make("button", { type: "button", class: "av-step-head", "aria-pressed": "false", tabindex: n === 0 ? "0" : "-1", onclick: () => choose(n, true) },
     make("span", { class: "av-step-kind" }, entry.source === null ? null : swatch(entry.source), capital(entry.label)),
-    make("span", { class: "av-step-text" }, visibleText(entry.text)));
+    make("span", { class: "av-step-text" }, entry.text === "" ? "" : visibleText(entry.text)));
   head.addEventListener("focus", () => { reach(n); readout.textContent = entryWords(entry); });
   heads.push(head);
   const item = make("li", { class: "av-step" }, head);
@@ -173,7 +173,7 @@ function choose(n, tell) {
   const entry = entries[n];
   data.tokens.forEach((_, i) => strip.button(i).classList.toggle("av-of-step", i >= entry.start && i < entry.stop));
   readout.textContent = entryWords(entry);
-  if (!tell) return;
+  if (!tell || entry.start >= data.tokens.length) return;  // the token that would come next is none of the run
   strip.select(entry.start);
   host.select({ token: entry.start });
 }

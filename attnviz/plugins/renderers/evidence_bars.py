@@ -58,7 +58,7 @@ class Entry:
 
 
 def checked(finding: Finding) -> EvidenceLedger:
-    """The result, with every step and source inside the text.
+    """The result, with every source inside the text; a step may be the token that would come next.
 
     Raises:
         BadInput, ShapeError: another kind of result, or spans outside the text.
@@ -67,10 +67,11 @@ def checked(finding: Finding) -> EvidenceLedger:
     if not isinstance(result, EvidenceLedger):
         raise BadInput(f"evidence_bars: expected an evidence ledger, got {result.kind}.")
     count = len(finding.tokens)
-    spans = [(step.start, step.stop) for step in result.steps]
-    for start, stop in (*spans, *(span for source in result.sources for span in source.spans)):
-        if not 0 <= start < stop <= count:
-            raise ShapeError("EvidenceLedger spans", f"within 0..{count}", (start, stop))
+    places = [(step.start, step.stop, count + 1) for step in result.steps]
+    places += [(*span, count) for source in result.sources for span in source.spans]
+    for start, stop, end in places:
+        if not 0 <= start < stop <= end:
+            raise ShapeError("EvidenceLedger spans", f"within 0..{end}", (start, stop))
     return result
 
 

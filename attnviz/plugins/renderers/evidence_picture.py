@@ -70,7 +70,8 @@ def _shares(axes: Axes, result: EvidenceLedger, story: Sequence[Entry], faces: S
         _split(axes, y - 0.08, 0.46, result.share[entry.step], faces, worded=True)
         _split(axes, y + 0.25, 0.12, result.uniform[entry.step], faces, worded=False)
     names = [
-        short(entry.label, 34) + (f"\n{short(entry.text, 34)}" if entry.step is not None else "") for entry in story
+        short(entry.label, 34) + (f"\n{short(entry.text, 34)}" if entry.step is not None and entry.text else "")
+        for entry in story
     ]
     axes.set_yticks(range(len(story)), names)
     axes.set_xlim(0, 1)
