@@ -44,6 +44,7 @@ __all__ = [
     "open_run",
     "read_attribution",
     "read_sensors",
+    "reply",
     "run_agent",
     "run_store",
     "runs",
@@ -157,6 +158,20 @@ def describe(model: LoadedModel, tokens: Iterable[int] = (128, 1024, 4096)) -> D
     from attnviz.model_card import describe
 
     return describe(model, tokens)
+
+
+def reply(run: TracedRun, text: str, **options: Any) -> TracedRun:
+    """The run of a conversation after one more turn of the user and the model's answer, over the very ids of `run`.
+
+    Options: max_new_tokens, temperature, top_p, repetition_penalty, seed, stop, category, on_token …; see
+    attnviz.conversation.reply.
+
+    Raises:
+        attnviz.errors.AttnvizError: the conversation cannot go on; the message says why.
+    """
+    from attnviz.conversation import reply
+
+    return reply(run, text, **options)
 
 
 def run_agent(model: LoadedModel, question: str, **options: Any) -> AgentRun:

@@ -48,12 +48,14 @@ class AgentRun:
 
 @dataclass(frozen=True)
 class Listener:
-    """Who is told what as it comes: on_token every id that the model writes, on_row what it was chosen from, on_step
-    every finished step. `cancelled` is asked at every token and while a tool works."""
+    """Who is told what as it comes: on_turn all tokens that a turn begins after, on_token every id that the model
+    writes, on_row what it was chosen from, on_step every finished step. `cancelled` is asked at every token and while a
+    tool works."""
 
     on_token: Callable[[int], None] | None = None
     on_row: Callable[[LiveRow], None] | None = None
     on_step: Callable[[AgentStep], None] | None = None
+    on_turn: Callable[[Tokens], None] | None = None
     cancelled: Callable[[], bool] = lambda: False
 
 
@@ -74,6 +76,7 @@ def run_agent(
     on_token: Callable[[int], None] | None = None,
     on_row: Callable[[LiveRow], None] | None = None,
     on_step: Callable[[AgentStep], None] | None = None,
+    on_turn: Callable[[Tokens], None] | None = None,
     cancelled: Callable[[], bool] | None = None,
 ) -> AgentRun:
     """Let a model answer a question with tools.
@@ -87,6 +90,7 @@ def run_agent(
         observation_characters: that the model gets to read of what a tool gave.
         on_token: gets each id that the model writes as it comes; on_row what it was chosen from.
         on_step: gets each step when it is finished.
+        on_turn: gets all tokens so far when a turn of the model begins.
         cancelled: asked at every token and while a tool works; once it says yes, what there is is kept.
 
     Raises:
@@ -106,7 +110,7 @@ def run_agent(
     entry = next((e for e in model.session.registry.models.values() if e.source == model.spec.source), None)
     chosen = chosen_tools(model.session.registry, tools, entry)
     call_format = format_of(model.session.model(model.spec), model.name, entry)
-    listener = Listener(on_token, on_row, on_step, cancelled or (lambda: False))
+    listener = Listener(on_token, on_row, on_step, on_turn, cancelled or (lambda: False))
     limits = _Limits(max_steps, tool_seconds, observation_characters)
     prompt = call_format.prompt([{"role": "user", "content": question}], chosen)
     work = _Work(model, call_format, chosen, replace(sampling, stop=call_format.stop), limits, listener, prompt)
@@ -196,6 +200,8 @@ class _Work:
             max_new_tokens=max(1, min(room, self.sampling.max_new_tokens)),
             seed=None if seed is None else (seed + number) % SEEDS,
         )
+        if self.listener.on_turn is not None:
+            self.listener.on_turn(self.tokens)
         before, began = self.tokens, time.perf_counter()
         self.times = [began]
         after, ended = self.model.go_on(before, sampling, self._hear, self.listener.cancelled, self.listener.on_row)

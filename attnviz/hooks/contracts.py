@@ -216,7 +216,8 @@ class TakesTurns(Protocol):
 
     def reply(self, tokens: Tokens, replies: Sequence[Reply]) -> Tokens:
         """`tokens`, which end with a turn of the model, what the chat template writes around these replies to it, and
-        the replies, each a segment "observation": ready for the model's next turn.
+        the replies, each a segment "observation": ready for the model's next turn. A turn that was cut off is ended
+        first, as the template ends it.
 
         Raises:
             BadInput: the template refuses the conversation, or changes what was replied.

@@ -13,19 +13,20 @@ import gradio as gr
 from attnviz.agent import is_public
 from attnviz.bench.view import view as benchmark_view
 from attnviz.errors import BadInput, UnknownName
-from attnviz.hooks import Analysis
+from attnviz.hooks import Analysis, ModelEntry
 from attnviz.registry import Registry
 from attnviz.session import LoadedModel, Session, TracedRun
 from attnviz.store import RunStore, StoredRun
-from attnviz.ui import benchmark_tab, faithful, measure_box, model_tab, runs_tab
+from attnviz.ui import benchmark_tab, faithful, going_on, measure_box, model_tab, runs_tab
 from attnviz.ui import sidebar as left
 from attnviz.ui import wish as wishes
+from attnviz.ui.agent_box import usual_tools
 from attnviz.ui.background import Job, error_notice, noticed
 from attnviz.ui.beside import NOTHING, Against
 from attnviz.ui.components.pieces import examples_value, live_answer, status_line, token_strip
 from attnviz.ui.components.script_view import page_scripts
 from attnviz.ui.controls import changes
-from attnviz.ui.describe import heads_of, run_value
+from attnviz.ui.describe import ended_by, heads_of, run_value
 from attnviz.ui.model_tab import ModelTab, build_model_tab
 from attnviz.ui.panels import Panel, Updates, build_panel, show, shows
 from attnviz.ui.place import Place, address_selection, parse_place
@@ -73,7 +74,9 @@ class Page:
     shelf: Shelf
     runs: gr.HTML
     asked: wishes.LastAsked = field(default_factory=wishes.LastAsked)
+    made: going_on.Made = field(default_factory=going_on.Made)
     loaded: set[str] = field(default_factory=set)  # models somebody here loaded on purpose
+    used: set[str] = field(default_factory=set)  # tools somebody here let an agent use on purpose
 
     @property
     def panels(self) -> list[Panel]:
@@ -169,6 +172,14 @@ def _wire(app: gr.Blocks, page: Page) -> None:
         js=_gather("window.attnviz.place()"),
         **PRIVATE,
     )
+    continued = side.go_on.click(
+        _with_place(page, [*side.asked, *controls], lambda place, values, asker: go_on(page, place, values, asker)),
+        [page.run, page.place, *side.asked, *controls],
+        everything,
+        js=_gather("window.attnviz.place()"),
+        **PRIVATE,
+    )
+    continued.then(None, side.prompt, side.prompt, js="(typed) => window.attnviz.leftToSay(typed)", **PRIVATE)
     looked = side.look.click(
         _with_place(page, [*side.asked, *controls], lambda place, values, asker: look(page, asker.run, values)),
         [page.run, page.place, *side.asked, *controls],
@@ -195,7 +206,7 @@ def _wire(app: gr.Blocks, page: Page) -> None:
         **PRIVATE,
     )
     of_tabs = [event for group in page.groups.values() for event in _wire_group(page, group)]
-    under_way = [first, started, picked, looked, opened, *_wire_model_tab(page), *of_tabs]
+    under_way = [first, started, picked, continued, looked, opened, *_wire_model_tab(page), *of_tabs]
     # First the work ends, then its traces go: an answer on its way would bring them back.
     ending = side.cancel.click(None, None, None, cancels=under_way, **PRIVATE).then(
         _with_place(page, controls, lambda place, values, asker: cancel(page, place, values, asker)),
@@ -207,7 +218,12 @@ def _wire(app: gr.Blocks, page: Page) -> None:
     side.clear.click(None, None, None, cancels=[*under_way, ending], **PRIVATE).then(
         lambda: _cleared(page), None, everything, **PRIVATE
     )
-    side.model.input(lambda name: _model_chosen(page.session, name), side.model, [side.own, side.examples], **PRIVATE)
+    side.model.input(
+        lambda name: _model_chosen(page.session, name),
+        side.model,
+        [side.own, side.examples, side.agent.tools],
+        **PRIVATE,
+    )
 
 
 def _wire_model_tab(page: Page) -> list[Any]:
@@ -374,6 +390,10 @@ def open_first(page: Page, place: Place, values: Mapping[Any, Any], asker: Asker
             text = f"The address asks for the model {wish.source!r}, which is not on the menu. Press Run to load it."
             yield {side.notice: _info(text)}
             return
+        if wish.agent is not None and not wishes.may_act(wish.agent, registry, page.used):
+            text = f"The address asks for an agent with {', '.join(wish.agent.tools)}. Press Run to let it act."
+            yield {side.notice: _info(text)}
+            return
         place, tabs = _opened(page, place)
         if tabs:
             yield tabs
@@ -440,13 +460,30 @@ def start(page: Page, place: Place, values: Mapping[Any, Any], asker: Asker) -> 
         return
     yield from _run(page, wish, lambda wish, job: wishes.make_run(page.session, wish, job), place, values, asker)
     page.loaded.add(wish.source)
+    page.used.update(wish.agent.tools if wish.agent else ())
+
+
+def go_on(page: Page, place: Place, values: Mapping[Any, Any], asker: Asker) -> Iterator[Updates]:
+    """Continue was pressed: the prompt is the next turn of the conversation in the strip."""
+    try:
+        wish = wishes.asked(*(values[component] for component in page.side.asked))
+        whole = going_on.next_wish(page.session, asker.run, wish, page.made.find(asker.run))
+    except Exception as error:  # the boundary of the page
+        yield {page.side.notice: error_notice(error)}
+        return
+
+    def make(wish: wishes.Wish, job: Job) -> TracedRun:
+        return going_on.go_on(page.session, asker.run, wish, job)
+
+    yield from _run(page, whole, make, place, values, asker)
 
 
 def look(page: Page, run: str, values: Mapping[Any, Any]) -> Iterator[Updates]:
     """ "Look at the model" was pressed: load it and show what is known of it. On failure what was there stays."""
     side = page.side
     try:
-        unasked = {side.seed: "", side.stop: ""}  # what is typed for the answer does not matter here
+        # what is typed for the answer does not matter here
+        unasked = {side.seed: "", side.stop: "", side.agent.acts: False}
         wish = wishes.asked(*({**values, **unasked}[component] for component in side.asked))
 
         def work(job: Job) -> LoadedModel:
@@ -504,6 +541,7 @@ def _run(
     page.asked.keep(asker.browser, wish, job)
     try:
         run = yield from _told(page, job, lambda job: make(wish, job))
+        page.made.keep(run, wish)
         if wish.measured is not None and not measure_box.shows_measurements(page.session, asker.run):
             place, tabs = _to_sensors(page, place)
             yield tabs
@@ -558,7 +596,8 @@ def _show_run(
             selection = {"layer": page.session.first_layer(run.model), **selection}
     except Exception as error:  # the run is there all the same
         notice = error_notice(error)
-    value = {**run_value(run, wishes.address_of(wish, run), selection), "ask": ask}
+    said = wish.then[-1] if wish.then else None
+    value = {**run_value(run, wishes.address_of(wish, run), selection), "ask": ask, "said": said}
     others = {k: v for panel in page.panels for k, v in panel.empty().items()}
     if seen := _in_sight(page, place, values):
         others = {k: v for k, v in others.items() if k not in seen[1].outputs}
@@ -603,7 +642,7 @@ def _column(page: Page, wish: wishes.Wish) -> Updates:
     return {
         side.model: wish.model,
         side.own: gr.Textbox(value=wish.own, visible=wish.model == wishes.OWN),
-        side.prompt: wish.prompt,
+        side.prompt: "" if wish.then else wish.prompt,
         side.category: wish.category,
         side.format: wish.format,
         side.backend: wish.backend,
@@ -617,7 +656,17 @@ def _column(page: Page, wish: wishes.Wish) -> Updates:
         side.repetition_penalty: wish.repetition_penalty,
         side.examples: examples_value(entry.examples if entry else ()),
         **measure_box.as_asked(side.measured, entry, wish),
+        **_agent_box(page, wish, entry),
     }
+
+
+def _agent_box(page: Page, wish: wishes.Wish, entry: ModelEntry | None) -> Updates:
+    """The part of the left column for an agent as an address has it."""
+    box = page.side.agent
+    if wish.agent is None:
+        return {box.acts: False, box.tools: usual_tools(page.session.registry, entry)}
+    about = {box.tools: list(wish.agent.tools), box.max_steps: wish.agent.max_steps, box.turn_length: wish.length}
+    return {box.acts: True, **about}
 
 
 def _cleared(page: Page) -> Updates:
@@ -645,7 +694,8 @@ def cancel(page: Page, place: Place, values: Mapping[Any, Any], asker: Asker) ->
                 return
         run, asked.job.left = asked.job.left, None
         if isinstance(run, TracedRun) and (count := len(run.tokens) - (run.generated_from or len(run.tokens))):
-            whole = run.run.ended != "cancelled"
+            page.made.keep(run, asked.wish)
+            whole = ended_by(run) != "cancelled"
             said = "Cancelled. " + (
                 "The answer was complete." if whole else f"The answer so far is kept: {count} tokens."
             )
@@ -664,9 +714,10 @@ def _cancelled(page: Page, run: str, place: Place) -> Updates:
     return updates
 
 
-def _model_chosen(session: Session, name: str) -> tuple[Any, Any]:
+def _model_chosen(session: Session, name: str) -> tuple[Any, Any, Any]:
     entry = session.registry.models.get(name)
-    return gr.Textbox(visible=name == wishes.OWN), examples_value(entry.examples if entry else ())
+    tools = usual_tools(session.registry, entry)
+    return gr.Textbox(visible=name == wishes.OWN), examples_value(entry.examples if entry else ()), tools
 
 
 def _example(event: gr.EventData) -> tuple[str, str]:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from attnviz.hooks import Finding, ModelCard, Run, Segment, Tokens
+from attnviz.hooks import AgentStep, Finding, ModelCard, Run, Segment, Tokens, Trajectory, to_jsonable
 from attnviz.model_card import duration, parameters_in_words, summary, vocabulary_in_words
 from attnviz.session import ROLES, TracedRun
 
@@ -56,8 +57,42 @@ def run_value(run: TracedRun, address: Mapping[str, str], selection: Mapping[str
         "special": [i for i, special in enumerate(tokens.special.tolist()) if special],
         "segments": measured_bracket(tokens) or brackets(tokens.segments, run.generated_from, len(tokens)),
         "generated_from": run.generated_from,
-        "ended": run.run.ended,
+        "ended": ended_by(run),
         "card": card_value(run.model.name, run.model.card),
+        "agent": None if run.run.trajectory is None else agent_value(run.run.trajectory),
+    }
+
+
+def ended_by(run: TracedRun) -> str:
+    """Why the answer ended, one of ENDED; of an agent's run why the agent ended, one of AGENT_ENDED."""
+    return run.run.ended if run.run.trajectory is None else run.run.trajectory.ended
+
+
+def agent_value(trajectory: Trajectory) -> dict[str, Any]:
+    """What the page says of an agent beside its tokens."""
+    return {
+        "steps": [step_value(step) for step in trajectory.steps],
+        "tools": list(trajectory.tools),
+        "format": trajectory.format,
+        "ended": trajectory.ended,
+        "calls": len(trajectory.calls),
+        "seconds": duration(trajectory.seconds),
+    }
+
+
+def step_value(step: AgentStep) -> dict[str, Any]:
+    """One step of an agent for the page."""
+    arguments = to_jsonable(step.arguments)
+    return {
+        "kind": step.kind,
+        "text": step.text,
+        "start": step.start,
+        "stop": step.stop,
+        "tool": step.tool,
+        "arguments": json.dumps(arguments, ensure_ascii=False) if arguments else "",
+        "failed": step.failed,
+        "note": step.note,
+        "seconds": duration(step.seconds),
     }
 
 

@@ -77,7 +77,7 @@ def launch_options(session: Session) -> dict[str, Any]:
         "theme": theme(),
         "head": head(session.registry),
         "app_kwargs": {"routes": api_routes(session)},
-        "css_paths": [HERE / "page.css", HERE / "beside.css", HERE / "runs.css"],
+        "css_paths": [HERE / name for name in ("page.css", "beside.css", "runs.css", "steps.css")],
         "ssr_mode": False,
         "run_history": False,
         "enable_monitoring": False,

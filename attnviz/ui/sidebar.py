@@ -9,6 +9,7 @@ import gradio as gr
 
 from attnviz.session import Session
 from attnviz.store import CATEGORIES
+from attnviz.ui.agent_box import AgentBox, build_agent_box
 from attnviz.ui.components import pieces
 from attnviz.ui.measure_box import MeasureBox, build_measure_box
 from attnviz.ui.wish import FORMATS, OWN, default_entry, default_prompt
@@ -44,6 +45,8 @@ class Sidebar:
     repetition_penalty: gr.Number
     examples: gr.HTML
     measured: MeasureBox
+    go_on: gr.Button
+    agent: AgentBox
 
     @property
     def asked(self) -> list[Any]:
@@ -63,6 +66,7 @@ class Sidebar:
             self.stop,
             self.top_p,
             self.repetition_penalty,
+            *self.agent.asked,
         ]
 
 
@@ -89,6 +93,8 @@ def build_sidebar(session: Session) -> Sidebar:
     )
     with gr.Row(elem_classes="app-buttons"):
         run = gr.Button("Run", variant="primary", elem_id="app-run", min_width=60, scale=3)
+        go_on = gr.Button("Continue", elem_id="app-continue", min_width=60, scale=2)
+    with gr.Row(elem_classes="app-buttons"):
         cancel = gr.Button("Cancel", elem_id="app-cancel", min_width=60, scale=1)
         clear = gr.Button("Clear", elem_id="app-clear", min_width=60, scale=1)
     look = gr.Button("Look at the model", elem_id="app-look", size="sm")
@@ -129,6 +135,7 @@ def build_sidebar(session: Session) -> Sidebar:
         stop = gr.Textbox(
             "", label="Stop texts", lines=1, max_lines=4, placeholder=STOP_TEXTS, elem_id="app-stop", submit_btn=False
         )
+        agent = build_agent_box(registry, entry, [length, stop])
     with gr.Accordion("More", open=False, elem_classes="app-more"):
         with gr.Row():
             backend = gr.Dropdown(["auto", *registry.backends], value="auto", label="Backend", min_width=80)
@@ -185,4 +192,6 @@ def build_sidebar(session: Session) -> Sidebar:
         penalty,
         shown,
         measured,
+        go_on,
+        agent,
     )

@@ -103,7 +103,8 @@ def reply(
     tokenizer: Any, labels: TokenLabels, tokens: Tokens, replies: Sequence[Reply], ends: Sequence[int], model: str
 ) -> Tokens:
     """See TakesTurns.reply."""
-    between = _between(tokenizer, replies, [labels.label(end) for end in ends], model)
+    ended = int(tokens.ids[-1]) in ends
+    between = _between(tokenizer, replies, [labels.label(end) for end in ends] if ended else None, model)
     for number, text in enumerate(between):
         if number:
             tokens = say(tokenizer, labels, tokens, _as_written(tokenizer, replies, number - 1, model), "observation")
@@ -168,13 +169,13 @@ def _written(tokenizer: Any, replies: Sequence[Reply], texts: Sequence[str], mod
     return _after(_render(tokenizer, _conversation(replies, texts), (), model, ready=True)).rpartition(CALL)[2]
 
 
-def _between(tokenizer: Any, replies: Sequence[Reply], ends: Sequence[str], model: str) -> list[str]:
-    """What the template writes before, between and after the replies; its end of the model's turn is left out, since
-    the model has written its own."""
+def _between(tokenizer: Any, replies: Sequence[Reply], ends: Sequence[str] | None, model: str) -> list[str]:
+    """What the template writes before, between and after the replies; its end of the model's turn, by one of `ends`,
+    is left out, since the model has written its own. None: the model's turn was cut off, so that end belongs to it."""
     marks = [f"{REPLY}{number}end" for number in range(len(replies))]
     text = _written(tokenizer, replies, marks, model)
     first = text.partition(marks[0])[0]
-    places = [first.index(end) + len(end) for end in ends if end in first]
+    places = [0] if ends is None else [first.index(end) + len(end) for end in ends if end in first]
     if not places:
         raise BadInput(f"The chat template of {model} ends no turn with a token that ends an answer of the model.")
     parts, rest = [], text[min(places) :]
@@ -237,5 +238,5 @@ def plain_ids(tokenizer: Any, labels: TokenLabels, text: str) -> list[int]:
         for token_id in _ids(tokenizer, labels, text[start:stop])
     ]
     if forged := next((i for i in ids if i in labels.special and i in control), None):
-        raise BadInput(f"A tool gave a text that this model reads as the control token {labels.label(forged)!r}.")
+        raise BadInput(f"A text was given that this model reads as the control token {labels.label(forged)!r}.")
     return ids

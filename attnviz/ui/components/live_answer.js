@@ -2,7 +2,7 @@
 const {element: make, readable} = window.attnviz;
 const slot = element.querySelector(".app-part");
 const percent = (hundredths) => `${(hundredths / 100).toFixed(hundredths < 1000 ? 1 : 0)} %`;
-let key = null, strip = null, line = null, group = null, role = null, tokens = [];
+let key = null, strip = null, line = null, list = null, told = 0, group = null, role = null, tokens = [];
 
 function start(value) {
   key = value.key;
@@ -13,6 +13,18 @@ function start(value) {
   strip.setAttribute("aria-label", "Answer in the making");
   line = make("div", "app-info app-live-line");
   slot.replaceChildren(strip, line);
+  list = null;
+  told = 0;
+}
+
+function showSteps(agent) {
+  if (!agent || (list && told === agent.steps.length)) return;
+  const made = window.attnviz.steps(agent, null);
+  if (list) list.replaceWith(made); else slot.append(made);
+  list = made;
+  told = agent.steps.length;
+  const rows = list.querySelector(".app-step-list");
+  rows.scrollTop = rows.scrollHeight;
 }
 
 function place(value, index) {  // the bracket a token belongs in
@@ -85,6 +97,7 @@ function draw() {
   const atEnd = strip.scrollTop + strip.clientHeight > strip.scrollHeight - 24;
   grow(value);
   line.textContent = words(value, shade(value));
+  showSteps(value.agent);
   if (atEnd) strip.scrollTop = strip.scrollHeight;
 }
 watch("value", draw);

@@ -123,8 +123,9 @@
       const put = (key, value) => value === null || value === undefined || value === ""
         ? url.searchParams.delete(key) : url.searchParams.set(key, value);
       const address = run ? run.address : {};
-      for (const key of ["run", "model", "prompt", "long", "answer", "temperature", "top_p",
-        "repetition_penalty", "seed", "stop", "category", "format", "backend", "device", "data", "file", "window", "item", "constant"]) {
+      for (const key of ["run", "model", "prompt", "long", "answer", "temperature", "top_p", "repetition_penalty", "seed",
+        "stop", "then", "turns", "agent", "tools", "category", "format", "backend", "device", "data", "file", "window", "item",
+        "constant"]) {
         put(key, address[key]);
       }
       put("tab", tab);
@@ -314,7 +315,10 @@
     } catch { return ""; }
   }
 
-  window.attnviz = {opening: "", browserKey, element, button, readable, copy, visible, select, setWord, params, place, firstPlace, setRun, setBar, signature, define, mount, askAgain,
+  // What is left in the prompt once Continue is done: nothing if its text is the last turn of the conversation now.
+  const leftToSay = (typed) => (run && run.said === typed ? "" : typed);
+
+  window.attnviz = {opening: "", browserKey, leftToSay, element, button, readable, copy, visible, select, setWord, params, place, firstPlace, setRun, setBar, signature, define, mount, askAgain,
     refreshStatus, opened: (title) => { tab = title; }, listen: (f) => listeners.add(f), onStatus: (f) => statusListeners.add(f),
     word: (analysis, parameter) => (words[analysis] || {})[parameter] ?? null,
     choose: (analysis, renderer) => { views[analysis] = renderer; },

@@ -33,7 +33,8 @@ def page_scripts(renderers: list[Renderer]) -> str:
     """
     beside = f"window.attnviz.beside = (draw) => function (root, data, host) {{\n{source('beside.js')}\n}};"
     known = [_defining(renderer) for renderer in renderers if renderer.produces == "script"]
-    return "\n".join(f"<script>\n{_in_element(text)}\n</script>" for text in (source("page.js"), beside, *known))
+    scripts = (source("page.js"), beside, source("steps.js"), *known)
+    return "\n".join(f"<script>\n{_in_element(text)}\n</script>" for text in scripts)
 
 
 def _defining(renderer: Renderer) -> str:

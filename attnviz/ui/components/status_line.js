@@ -7,6 +7,10 @@ const ENDED = {
   "length": "The answer is as long as was asked for; the model may have had more to say.",
   "stop text": "The answer contains one of the stop texts.",
   "cancelled": "Generation was cancelled; this is the answer so far.",
+  "answer": "The agent answered.",
+  "steps": "The agent took as many turns as were allowed.",
+  "room": "The model has no more positions.",
+  "errors": "What the agent wrote could not be used, twice in a row.",
 };
 
 function item(name, text, title) {

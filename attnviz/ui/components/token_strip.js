@@ -1,7 +1,7 @@
 // Prompt and answer, token by token, bracketed by role; one token is selected. Arrows move, Home and End jump.
 const {element: make, button, readable} = window.attnviz;
 const slot = element.querySelector(".app-part");
-let tokens = [];
+let tokens = [], steps = [];
 
 function bracket(role) {
   const group = make("span", "app-turn");
@@ -14,6 +14,7 @@ function draw() {
   const value = props.value;
   slot.replaceChildren();
   tokens = [];
+  steps = [];
   if (!value || !value.id) { window.attnviz.setRun(null); return; }
   const strip = make("div", "app-strip");
   strip.setAttribute("role", "listbox");
@@ -41,11 +42,29 @@ function draw() {
     tokens.push(token);
   });
   slot.append(strip);
+  if (value.agent) {
+    const list = window.attnviz.steps(value.agent, (step) => window.attnviz.select({token: step.start}));
+    steps = [...list.querySelectorAll(".app-step")];
+    slot.append(list);
+  }
   window.attnviz.setRun(value);
   if (value.ask) window.attnviz.askAgain();
 }
 
+function within(step, index) {
+  return Number(step.dataset.start) <= index && index < Number(step.dataset.stop);
+}
+
+function showStep(index) {  // the step that the token is of, and its tokens
+  const current = steps.find((step) => within(step, index));
+  for (const step of steps) {
+    if (step === current) step.setAttribute("aria-current", "step"); else step.removeAttribute("aria-current");
+  }
+  if (steps.length) tokens.forEach((token, at) => token.classList.toggle("app-in-step", Boolean(current) && within(current, at)));
+}
+
 function show(selection) {
+  showStep(selection.token);
   const before = slot.querySelector('[aria-selected="true"]');
   if (before) { before.setAttribute("aria-selected", "false"); before.tabIndex = -1; }
   const token = tokens[selection.token];
