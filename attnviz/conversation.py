@@ -14,7 +14,7 @@ from attnviz.errors import BadInput, Unavailable
 from attnviz.hooks import LiveRow, Model, Reply, Sampling, Segment, TakesTurns, Tokens
 from attnviz.session import TracedRun
 
-USER, ANSWER, ASSISTANT = "user", "answer", "assistant"
+USER = "user"
 
 
 def reply(
@@ -54,8 +54,7 @@ def reply(
 def next_turn(model: Model, name: str, tokens: Tokens, text: str) -> Tokens:
     """`tokens` and what the user says after them, ready for the model's answer.
 
-    A conversation goes on as the chat template writes it, and earlier answers are then those of the assistant. A plain
-    text goes on as plain text, on a new line.
+    A conversation goes on as the chat template writes it, a plain text as plain text on a new line.
 
     Raises:
         BadInput: nothing is said, it is no text, or there is no room for it; the chat template cannot write it.
@@ -89,5 +88,4 @@ def is_chat(tokens: Tokens) -> bool:
 def _replied(model: TakesTurns, tokens: Tokens, text: str) -> Tokens:
     told = model.reply(tokens, [Reply(text)])
     *before, said = told.segments
-    earlier = (replace(part, role=ASSISTANT) if part.role == ANSWER else part for part in before)
-    return replace(told, segments=(*earlier, Segment(USER, said.start, said.stop)))
+    return replace(told, segments=(*before, Segment(USER, said.start, said.stop)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from attnviz.hooks import AgentStep, Finding, ModelCard, Run, Segment, Tokens, Trajectory, to_jsonable
@@ -18,16 +19,44 @@ def prompt_of(run: Run) -> str:
     return prompt if run.tokens.decoder_from is None else prompt.removesuffix("\n")
 
 
-def messages_of(run: Run) -> list[dict[str, str]]:
-    """The conversation of a run, from the tokens of its messages; [] if it was a plain text."""
-    stop = run.generated_from or len(run.tokens)
+def messages_of(run: Run, stop: int | None = None) -> list[dict[str, str]]:
+    """The conversation of a run before token `stop`, by default before its answer, from the tokens of its messages; []
+    if it was a plain text."""
+    stop = stop or run.generated_from or len(run.tokens)
     messages = []
     for segment in run.tokens.segments:
-        spans = run.tokens.offsets[segment.start : min(segment.stop, stop)]
-        spans = spans[spans[:, 0] >= 0]  # control tokens stand for no characters
-        if segment.role in ROLES and segment.start < stop and len(spans):
-            messages.append({"role": segment.role, "content": run.text[spans[0, 0] : spans[:, 1].max()]})
+        said = text_of(run, segment.start, min(segment.stop, stop))
+        if segment.role in ROLES and segment.start < stop and said:
+            messages.append({"role": segment.role, "content": said})
     return messages
+
+
+def text_of(run: Run, start: int, stop: int) -> str:
+    """Text of tokens start..stop-1; control tokens stand for no characters."""
+    spans = run.tokens.offsets[start:stop]
+    spans = spans[spans[:, 0] >= 0]
+    return run.text[spans[0, 0] : spans[:, 1].max()] if len(spans) else ""
+
+
+@dataclass(frozen=True)
+class Turn:
+    """A turn of a conversation: what was said, and the tokens first..stop-1 of the answer to it."""
+
+    said: str
+    first: int
+    stop: int
+
+
+def turns_of(run: Run) -> list[Turn]:
+    """The turns of a run, each of which the model answered; the first begins with the prompt."""
+    answers = [segment for segment in run.tokens.segments if segment.role == "answer"]
+    turns, start = [], 0
+    for answer in answers:
+        between = [s for s in run.tokens.segments if start <= s.start < answer.start and s.role in ("user", "text")]
+        said = text_of(run, between[-1].start, between[-1].stop) if between else ""
+        turns.append(Turn(said.removeprefix("\n") if start else said, answer.start, answer.stop))
+        start = answer.stop
+    return turns
 
 
 def length_of(run: Run) -> int:

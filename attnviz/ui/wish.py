@@ -321,7 +321,7 @@ def address_of(wish: Wish, run: TracedRun) -> dict[str, str]:
         return {"run": wish.saved}
     said = {"model": wish.source, "category": run.run.category}
     if wish.then and not (wish.alike and ended_by(run) != "cancelled"):
-        return {**said, "turns": str(len(wish.then) + 1)}
+        return {key: value for key, value in {**said, "turns": str(len(wish.then) + 1)}.items() if value}
     said |= {name: chosen for name in CHOSEN if (chosen := getattr(wish, name)) != "auto"}
     if wish.measured is not None:
         return said | measurements.address(wish.measured)

@@ -372,6 +372,8 @@ def test_the_page_learns_every_renderer_once():
     text = 'const a = "</script><!--";'
     made = Renderer("mine", "Mine", (TokenScores,), "script", lambda f: None, script=text, style=".mine {}")
     found = page_scripts([made, dataclasses.replace(made, name="other")])
-    assert found.count("<script>") == found.count("</script>") == 4  # the page, two beside each other, two renderers
+    assert (
+        found.count("<script>") == found.count("</script>") == 5
+    )  # the page, two beside each other, steps, 2 renderers
     assert found.count('window.attnviz.define("mine", ".mine {}", function (root, data, host) {') == 1
     assert found.count(r'const a = "\x3C/script>\x3C!--";') == 2

@@ -25,7 +25,7 @@ window.attnviz.steps = (agent, pick) => {
     made.dataset.stop = step.stop;
     if (step.failed || step.kind === "error") made.classList.add("app-step-failed");
     const words = make("span", "app-step-words");
-    if (step.tool) words.append(make("span", "app-step-tool", step.tool));
+    if (step.tool && !step.text.startsWith(step.tool)) words.append(make("span", "app-step-tool", step.tool));
     words.append(make("span", "app-step-text", step.text));
     if (step.arguments) words.append(make("span", "app-step-more", `arguments ${step.arguments}`));
     if (step.failed) words.append(make("span", "app-step-more", "the call failed"));
