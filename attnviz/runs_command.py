@@ -18,7 +18,10 @@ FORMATS = ("auto", "run", "trajectory")
 
 def add_save_options(parser: argparse.ArgumentParser) -> None:
     """Options of a command that makes a run."""
-    parser.add_argument("--save", action="store_true", help="keep the run; `attnviz runs list` shows it")
+    # dest: nnsight gives every object a `save`, and argparse sets no default for what an object has already
+    parser.add_argument(
+        "--save", dest="to_be_saved", action="store_true", help="keep the run; `attnviz runs list` shows it"
+    )
     parser.add_argument(
         "--category", default="", help=f"a label kept with the run: {', '.join(CATEGORIES)}, or one of your own"
     )
@@ -27,7 +30,7 @@ def add_save_options(parser: argparse.ArgumentParser) -> None:
 
 def save(run: TracedRun, options: argparse.Namespace) -> StoredRun | None:
     """Keep the run if that was asked for."""
-    if not options.save:
+    if not options.to_be_saved:
         return None
     store = RunStore()
     found = run.save(category=options.category, title=options.title, store=store)

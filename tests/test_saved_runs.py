@@ -260,3 +260,15 @@ def test_a_damaged_index_is_told_and_the_list_is_there(call, run, store):
     assert out.startswith(found.id)
     assert len(err.strip().splitlines()) == 1
     assert "was damaged; it was kept as index.sqlite3.damaged-" in err
+
+
+def test_nothing_is_saved_unasked_where_nnsight_gives_every_object_a_save(tmp_path, monkeypatch, capsys):
+    import nnsight  # noqa: F401  # which does it
+
+    from attnviz.__main__ import main
+
+    assert callable(object().save)
+    monkeypatch.chdir(tmp_path)
+    assert main(["run", "attention_stats", "--text", "The cat", "--no-plugins"]) == 0
+    assert "saved" not in capsys.readouterr().err
+    assert not (tmp_path / "runs").exists()
