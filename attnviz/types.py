@@ -1020,6 +1020,8 @@ class SensorImportance(Result):
     absent            field -> why it is missing
     trusted           the method to rank by, or "" where none is to be believed
     verdict           that in a sentence, and why
+    sensor_units      [S] of the measured values; () = not known
+    usual             [S] what a sensor's values are replaced by; None = not said
     """
 
     kind: ClassVar[str] = "sensor_importance"
@@ -1044,6 +1046,8 @@ class SensorImportance(Result):
     weights: Floats | None = None
     fit: Floats | None = None
     absent: Mapping[str, str] = field(default_factory=dict)
+    sensor_units: tuple[str, ...] = ()
+    usual: Floats | None = None
 
     def __post_init__(self) -> None:
         sensors, outputs = len(self.sensors), len(self.outputs)
@@ -1055,6 +1059,10 @@ class SensorImportance(Result):
         _need("SensorImportance.windows", self.windows, (None, 2))
         for name in ("occlusion_windows", "gradient_windows"):
             _need(f"SensorImportance.{name}", getattr(self, name), (len(self.windows), sensors))
+        if len(self.sensor_units) not in (0, sensors):
+            raise ShapeError("SensorImportance.sensor_units", sensors, len(self.sensor_units))
+        if self.usual is not None:
+            _need("SensorImportance.usual", self.usual, (sensors,))
         if self.weights is not None:
             _need("SensorImportance.weights", self.weights, (sensors, sensors))
         if self.fit is not None:

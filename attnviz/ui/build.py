@@ -355,6 +355,7 @@ def _outputs(page: Page) -> list[Any]:
         *page.benchmark.outputs,
         *menus,
         *panels,
+        *measure_box.choosers(page.panels),
     ]
 
 
@@ -545,6 +546,7 @@ def _run(
         if wish.measured is not None and not measure_box.shows_measurements(page.session, asker.run):
             place, tabs = _to_sensors(page, place)
             yield tabs
+        yield measure_box.offered_outputs(page.panels, run)
         place = yield from _show_run(page, wish, run, place, values)
         if seen := _in_sight(page, place, values):
             group, panel = seen

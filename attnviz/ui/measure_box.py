@@ -11,12 +11,13 @@ import gradio as gr
 
 from attnviz.errors import BadInput
 from attnviz.hooks import ModelEntry
-from attnviz.session import Session
+from attnviz.session import Session, TracedRun
 from attnviz.ui import measurements
 from attnviz.ui.background import error_notice
 from attnviz.ui.components import pieces
 from attnviz.ui.components.part import part, source
 from attnviz.ui.measurements import ALL_ROWS, LONGEST_FILE
+from attnviz.ui.panels import Panel
 from attnviz.ui.wish import OWN, Wish, default_entry
 
 TAB = "Sensors"
@@ -167,6 +168,21 @@ def as_asked(box: MeasureBox, entry: ModelEntry | None, wish: Wish) -> dict[Any,
     about = {box.window: measured.window, box.item: "" if measured.item is None else str(measured.item)}
     return {**made, box.data: gr.Dropdown(_choices(entry)[0], value=str(measured.example)), **about,
             box.keep: measured.keep_constant}  # fmt: skip
+
+
+def choosers(panels: list[Panel]) -> list[Any]:
+    """The controls that choose which prediction is explained."""
+    return [panel.controls["output"] for panel in panels if _explains(panel)]
+
+
+def offered_outputs(panels: list[Panel], run: TracedRun) -> dict[Any, Any]:
+    """The names of what the model of a run predicts, to choose from; nothing where it predicts nothing."""
+    names = measurements.predicted(run)
+    return {chooser: gr.Dropdown(choices=["all", *names]) for chooser in choosers(panels)} if names else {}
+
+
+def _explains(panel: Panel) -> bool:
+    return "sensors" in panel.analysis.requires and isinstance(panel.controls.get("output"), gr.Dropdown)
 
 
 def shows_measurements(session: Session, run: str) -> bool:

@@ -12,7 +12,16 @@ from cachetools import LRUCache
 
 from attnviz.array_option import read_array
 from attnviz.errors import BadInput, Unavailable
-from attnviz.hooks import Analysis, ModelEntry, PredictsNumbers, ReadsNumbers, ReadsSeries, Reference, Tokens
+from attnviz.hooks import (
+    Analysis,
+    ModelEntry,
+    PredictsNumbers,
+    ReadsNumbers,
+    ReadsSeries,
+    Reference,
+    SensorSeries,
+    Tokens,
+)
 from attnviz.registry import Registry
 from attnviz.series import choose_rows
 from attnviz.session import LoadedModel, Session, TracedRun
@@ -142,14 +151,27 @@ def _windows(model: LoadedModel, given: Mapping[str, Any], tokens: Tokens) -> Wi
 
 def _predicts_next(model: LoadedModel, tokens: Tokens) -> bool:
     """Whether the model says of itself that it predicts the next value of every sensor."""
-    loaded = model.session.model(model.spec)
+    series = _series(model, tokens)
+    return series is not None and series.outputs == tuple(f"next {sensor}" for sensor in series.sensors)
+
+
+def _series(model: LoadedModel, tokens: Tokens) -> SensorSeries | None:
+    """What is predicted of a series; None where nothing is, or the model is not in memory."""
+    loaded = model.session.loaded(model.spec)
     if not isinstance(loaded, PredictsNumbers):
-        return False
+        return None
     try:
-        series = loaded.series(tokens)
+        return loaded.series(tokens)
     except Unavailable:
-        return False
-    return series.outputs == tuple(f"next {sensor}" for sensor in series.sensors)
+        return None
+
+
+def predicted(run: TracedRun) -> tuple[str, ...]:
+    """Names of what is predicted from the measurements of a run; () where nothing is."""
+    if run.tokens.values is None or "sensors" not in run.model.card.capabilities:
+        return ()
+    series = _series(run.model, run.tokens)
+    return series.outputs if series is not None else ()
 
 
 def trace(model: LoadedModel, measured: Measured, entry: ModelEntry | None, category: str) -> TracedRun:

@@ -95,6 +95,12 @@ def test_a_text_model_names_the_models_to_choose(model):
     assert measurements.which_model(registry, registry.analyses["logit_lens"]) == ""
 
 
+def test_the_names_of_what_is_predicted(model, entry):
+    run = measurements.trace(model, Measured(0), entry, "")
+    assert measurements.predicted(run)[6] == "next nox_emission"
+    assert measurements.predicted(attnviz.load("demo").trace("The cat")) == ()
+
+
 def test_a_prompt_for_a_model_of_sensors_is_told_what_to_do(model):
     with pytest.raises(BadInput, match="reads measurements, no text"):
         measurements.refuse_text(model)
@@ -139,6 +145,9 @@ def test_a_link_opens_the_example_in_the_tab_for_sensors(sensors):
     shown = panel(sensors, "sensor_importance").inner_text()
     assert "Rank by occlusion" in shown
     assert "not for regulatory figures" in shown
+    panel(sensors, "sensor_importance").get_by_role("combobox", name="Output", exact=True).click()
+    sensors.get_by_role("option", name="next nox_emission").click()
+    panel(sensors, "sensor_importance").get_by_text("Explained: next nox_emission.").wait_for()
     open_tab(sensors, "Attention")
     sensors.wait_for_selector("#app-panel-attention_pattern [data-ready='1']")
 

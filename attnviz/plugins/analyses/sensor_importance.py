@@ -58,6 +58,8 @@ def run(request: AnalysisRequest) -> SensorImportance:
         absent=absent,
         trusted=trusted,
         verdict=said,
+        sensor_units=asked.series.units if any(asked.series.units) else (),
+        usual=asked.usual.astype(np.float32),
         info=_info(asked, gradients, routed, how_good.words(), said, int(request.params["points"])),
         warnings=_warnings(asked, gradients, absent),
     )

@@ -1,4 +1,5 @@
-// Features ranked by one method, the others beside it, and maps of them. Needs _common.js.
+// Features ranked by one method, the others beside it, maps of them, and what was measured. Needs _common.js, relations.js,
+// readings.js and ranked_methods.js.
 
 const NAMED = 40;  // rows of a map that are named beside it
 const SHOWN = 30;  // features before "show all"
@@ -21,6 +22,9 @@ const mapTitle = make("p", { class: "av-caption" });
 const correlations = make("p", { class: "av-caption" });
 correlations.textContent = data.correlations.length
   ? `Rank correlation (Spearman): ${data.correlations.map(([name, rho]) => `${name} ${rho === null ? "not known" : rho.toFixed(2)}`).join("; ")}.` : "";
+const methods = data.methods.length > 1 && data.verdict ? methodsSection(data.methods, data.correlations, NAMES, choose) : null;
+const readings = data.input ? readingsSection(data.input, NAMES, choose) : null;
+const relations = data.relations ? relationsSection(data.relations, NAMES, choose) : null;
 root.append(
   verdict,
   make("div", { class: "av-columns" },
@@ -32,15 +36,29 @@ root.append(
       make("div", { class: "av-bar" }, make("h3", { class: "av-title" }, "Map"),
         data.maps.length > 1 ? choice("of", data.maps.map((m, i) => [String(i), m.title]), "0", (value) => { state.map = Number(value); paintMap(); }) : null),
       mapTitle, frame, readout, legend)),
+  make("div", { class: "av-columns" }, relations && relations.section, readings && readings.section),
+  make("div", { class: "av-methods-home" }, methods && methods.section),
   notes(data.info, data.warnings));
 if (!data.verdict) verdict.hidden = true;
 
 // ------------------------------------------------------------------------------------------------ bars
 
+function ranked(method) {  // [value, feature] of those that have a number, the largest first
+  const known = method.values.map((value, i) => [value, i]).filter(([value]) => value !== null);
+  return known.sort((a, b) => b[0] - a[0] || a[1] - b[1]);
+}
+
+function paintBeside() {  // what follows the ranking and the choice
+  const ranking = ranked(data.methods[state.method]).map(([, i]) => i);
+  if (methods) methods.paint(state.all ? ranking : ranking.slice(0, SHOWN), state.chosen);
+  if (readings) readings.paint(state.chosen, ranking);
+  if (relations) relations.paint(state.chosen);
+}
+
 function paintBars() {
   const method = data.methods[state.method];
-  const known = method.values.map((value, i) => [value, i]).filter(([value]) => value !== null);
-  known.sort((a, b) => b[0] - a[0] || a[1] - b[1]);
+  const known = ranked(method);
+  paintBeside();
   const most = Math.max(...known.map(([value]) => value), ...(method.null || []).filter((x) => x !== null), 1e-12);
   const rows = state.all ? known : known.slice(0, SHOWN);
   list.replaceChildren(...rows.map(([value, i], rank) => bar(method, value, i, rank + 1, most)));
@@ -140,6 +158,7 @@ function pick(event) {
 
 (async () => {
   for (const map of data.maps) cells.push(await unpack(map.cells));
+  if (readings) await readings.load();
   if (destroyed) return;
   paintBars();
   paintMap();
@@ -153,6 +172,6 @@ return {
     paintBars();
     paintMap();
   },
-  theme() { paintMap(); },
+  theme() { paintMap(); paintBeside(); },
   destroy() { destroyed = true; },
 };

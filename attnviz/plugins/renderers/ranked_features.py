@@ -1,5 +1,7 @@
 """Features or sensors ranked by one number, with the others beside it, and maps: over time, and who attends to whom.
 
+Of sensors also the measured values, and of attention a flow, a network and the distribution of its weights.
+
 Shows SensorImportance and FeatureAttention. A method that says nothing of a model is listed with the reason. Of a map
 of more than CELLS numbers the page gets the largest of each block.
 """
@@ -12,7 +14,9 @@ import numpy as np
 
 from attnviz.hooks import BadInput, FeatureAttention, Finding, Floats, Renderer, SensorImportance, View, hookimpl
 from attnviz.plugins.renderers._assets import note_data, pack, script, style
+from attnviz.plugins.renderers._relations import relations
 from attnviz.plugins.renderers.attention_grid import block_of
+from attnviz.plugins.renderers.sensor_picture import series
 from attnviz.plugins.renderers.token_matrix import strongest_of_blocks
 
 CELLS = 300_000
@@ -26,13 +30,13 @@ def render(finding: Finding) -> View:
     """
     result = finding.result
     if isinstance(result, SensorImportance):
-        return View(kind="script", payload=_sensors(result))
+        return View(kind="script", payload=_sensors(finding, result))
     if isinstance(result, FeatureAttention):
         return View(kind="script", payload=_features(finding, result))
     raise BadInput(f"ranked_features: expected sensor_importance or attention_summary, got {result.kind}.")
 
 
-def _sensors(result: SensorImportance) -> dict[str, Any]:
+def _sensors(finding: Finding, result: SensorImportance) -> dict[str, Any]:
     methods = [
         {
             "title": name.replace("_", " "),
@@ -67,6 +71,8 @@ def _sensors(result: SensorImportance) -> dict[str, Any]:
         "first": first,
         "maps": maps,
         "verdict": result.verdict,
+        "relations": None if result.weights is None else relations(result.weights),
+        "input": _measured(finding, result),
         "correlations": [[name, rho if np.isfinite(rho) else None] for name, rho in correlations],
         **note_data(result),
     }
@@ -90,9 +96,21 @@ def _features(finding: Finding, result: FeatureAttention) -> dict[str, Any]:
         "first": 0,
         "maps": maps,
         "verdict": "",
+        "relations": None if result.weights is None else relations(result.weights),
+        "input": None,
         "correlations": [],
         **note_data(result),
     }
+
+
+def _measured(finding: Finding, result: SensorImportance) -> dict[str, Any] | None:
+    """The values of the input in their own units, sensor by sensor; None where they are not there or too many."""
+    values = series(finding, result)
+    count = len(result.sensors)
+    if values is None or values.shape[0] * count > CELLS:
+        return None
+    usual = None if result.usual is None else [float(x) for x in result.usual]
+    return {"units": list(result.sensor_units), "usual": usual, **_cells(values[:, :count].T)}
 
 
 def _attention(names: list[str], weights: Floats) -> dict[str, Any]:
@@ -124,7 +142,7 @@ def attnviz_renderers() -> list[Renderer]:
             accepts=(SensorImportance, FeatureAttention),
             produces="script",
             render=render,
-            script=script("ranked_features"),
+            script=script("relations", "readings", "ranked_methods", "ranked_features"),
             style=style("ranked_features"),
             order=10,
         )
