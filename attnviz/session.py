@@ -329,7 +329,7 @@ class Session:
             raise BadInput(f"{path}: this run is of other weights than those of {source!r}. Compute it again.")
         spec = dataclasses.replace(spec, backend=backend.name)
         run = dataclasses.replace(saved.run, id=secrets.token_urlsafe(12), spec=spec)
-        found = self._register(run, saved.card)
+        found = self._register(run, dataclasses.replace(saved.card, name=spec.source))
         self._keep_trace(_ids_key(run), Want(), saved.trace)
         return found
 

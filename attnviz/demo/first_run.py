@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from attnviz.demo import LANGUAGE
+from attnviz.runfile import SavedRun, write_run
 from attnviz.session import Session, TracedRun
 
 FILE = LANGUAGE.with_name("first_run.safetensors")
@@ -19,10 +21,13 @@ def compute(session: Session) -> TracedRun:
 
 
 def main(path: Path = FILE) -> None:
-    """Compute and write."""
+    """Compute and write, under the name of the menu: where the model lies is of this machine."""
     from attnviz.registry import load_registry
 
-    compute(Session(load_registry(safe=True))).write(path)
+    done = compute(Session(load_registry(safe=True)))
+    spec = replace(done.run.spec, source=done.model.name)
+    run, card = replace(done.run, spec=spec), replace(done.model.card, name=done.model.name)
+    write_run(path, SavedRun(run, card, done.captured))
 
 
 if __name__ == "__main__":

@@ -31,6 +31,8 @@ def test_it_is_what_the_model_computes(computed):
     assert saved.run.sampling == computed.run.sampling
     assert saved.card.weights_digest == computed.model.card.weights_digest
     assert saved.card.layers == computed.model.card.layers
+    assert (saved.run.spec.source, saved.card.name) == ("demo", "demo")  # no path of the machine it was made on
+    assert b"/language" not in first_run.FILE.read_bytes()
     for kept, fresh in zip(saved.trace.layers, computed.captured.layers, strict=True):
         for head in range(fresh.heads):
             np.testing.assert_allclose(kept.pattern(head), fresh.pattern(head), atol=1e-5)
