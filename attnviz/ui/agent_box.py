@@ -32,12 +32,11 @@ def build_agent_box(registry: Registry, entry: ModelEntry | None, plain: Sequenc
     acts = gr.Checkbox(label="Answer with tools", value=False, elem_id="app-agent", container=False)
     with gr.Column(scale=0, min_width=0, visible=False, elem_classes="app-acting") as acting:
         offered = [tool.name for tool in registry.tools.values() if withheld(tool) is None]
-        reasons = [reason for tool in registry.tools.values() if (reason := withheld(tool))]
         tools = gr.CheckboxGroup(
             offered,
             value=usual_tools(registry, entry),
             label="Tools",
-            info=" ".join(reasons) or None,
+            info=not_offered(registry) or None,
             elem_id="app-tools",
         )
         with gr.Row():
@@ -62,3 +61,8 @@ def usual_tools(registry: Registry, entry: ModelEntry | None) -> list[str]:
     """Those that the model was trained with, else all that are offered here."""
     trained = entry.tools if entry is not None else ()
     return [t.name for t in registry.tools.values() if withheld(t) is None and (not trained or t.name in trained)]
+
+
+def not_offered(registry: Registry) -> str:
+    """Which tools are not there to be ticked, and why."""
+    return " ".join(reason for tool in registry.tools.values() if (reason := withheld(tool)))

@@ -547,7 +547,8 @@ def _run(
             place, tabs = _to_sensors(page, place)
             yield tabs
         yield measure_box.offered_outputs(page.panels, run)
-        place = yield from _show_run(page, wish, run, place, values)
+        plain = going_on.about_plain(run, wish)
+        place = yield from _show_run(page, wish, run, place, values, _info(plain) if plain else None)
         if seen := _in_sight(page, place, values):
             group, panel = seen
             against = _against(group, panel, values)

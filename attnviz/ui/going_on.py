@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from cachetools import LRUCache
 
+from attnviz.conversation import is_chat
 from attnviz.errors import BadInput
 from attnviz.session import Session, TracedRun
 from attnviz.ui import turns
@@ -71,3 +72,10 @@ def go_on(session: Session, run_id: str, whole: Wish, job: Job) -> TracedRun:
     run = turns.gone_on(session.run(run_id), whole, job)
     read_attention(run, job)
     return run
+
+
+def about_plain(run: TracedRun, wish: Wish) -> str:
+    """What is to be said of a conversation that no chat template writes; "" of any other."""
+    if not wish.then or is_chat(run.tokens):
+        return ""
+    return f"What you said went on as plain text, on a new line: {run.model.name} reads this without a chat template."

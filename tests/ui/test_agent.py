@@ -178,6 +178,17 @@ def test_what_cannot_go_on_is_told_and_stays(new_page):
     page.get_by_text("There is nothing to go on from").wait_for()
 
 
+def test_plain_text_goes_on_as_such_and_the_page_says_so(new_page):
+    page = new_page(demo(prompt="The cat sat", format="text", answer=4))
+    before = run_of(page)
+    say(page, "The dog")
+    press(page, "Continue")
+    page.get_by_text("went on as plain text, on a new line: demo reads this without a chat template").wait_for()
+    after = run_of(page)["tokens"]
+    assert after[: len(before["tokens"])] == before["tokens"]
+    assert "".join(after[len(before["tokens"]) :]).startswith("\nThe dog")
+
+
 @pytest.mark.parametrize("width", [390, 1360])
 def test_it_fits_the_page(new_page, width):
     page = new_page(demo(prompt="What is 25 * 37?", agent=5, tools="calculator", answer=100), width=width)

@@ -158,3 +158,23 @@ def test_what_an_agent_cannot_use_is_told_in_one_line(session, chosen, expected)
     with pytest.raises(AttnvizError, match=expected) as refused:
         make_run(session, agent(**chosen), Job())
     assert "\n" not in str(refused.value)
+
+
+def test_a_conversation_with_an_answer_that_was_cancelled_is_not_in_its_address(session):
+    before, first = conversation(session, wish())
+    whole, job = next_wish(session, before.id, wish(SPIDER), first), Job()
+    job.cancelled.set()
+    run = go_on(session, before.id, whole, job)
+    assert (run.run.ended, run.tokens.ids[: len(before.tokens)].tolist()) == ("cancelled", before.tokens.ids.tolist())
+    assert address_of(whole, run) == {"model": "demo", "turns": "2"}
+
+
+def test_on_a_public_server_the_reason_stands_where_a_tool_is_not_offered(session, monkeypatch):
+    from attnviz.ui.agent_box import not_offered, usual_tools
+
+    entry = session.registry.models["demo"]
+    assert not_offered(session.registry) == ""
+    assert "python" in usual_tools(session.registry, entry)
+    monkeypatch.setenv("SPACE_ID", "somebody/space")
+    assert "The tool python is not offered on a public server" in not_offered(session.registry)
+    assert set(usual_tools(session.registry, entry)) == set(entry.tools) - {"python"}
