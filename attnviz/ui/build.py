@@ -325,7 +325,8 @@ def _with_place(
         asker = Asker(str(request.session_hash), run)
         for updates in answer(parse_place(place), dict(zip(components, values, strict=True)), asker):
             said |= updates
-            yield dict(said)
+            if said:  # gradio takes an empty answer for one that lacks its outputs
+                yield dict(said)
 
     return handler
 
