@@ -7,11 +7,14 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from attnviz.errors import BadInput
-from attnviz.types import Tokens
+from attnviz.types import Reference, SensorData, Tokens
 
+WINDOWS = 64
+"""About how many windows of a reference an input is compared with."""
 _ROWS = re.compile(r"(\d+):(\d+)")
 _STEPS = re.compile(r"t (\d+)(?:–(\d+))?")
 
@@ -57,6 +60,28 @@ def _rows(window: str | None, count: int, steps: int | None) -> slice:
     if not start < stop <= count:
         raise BadInput(f"Window {window}: expected rows within 0:{count}, the first before the last.")
     return slice(start, stop)
+
+
+def reference_windows(data: SensorData, steps: int, next_rows: bool) -> Reference:
+    """Windows over all of the data, of every series of a batch, as evenly spread as about WINDOWS of them can be.
+
+    steps       rows of a window, those of the input it is compared with
+    next_rows   for a model that predicts the next values: the row after each window is its outcome, where no series
+                ends before; else no outcomes
+
+    Raises:
+        BadInput: a series with fewer rows than a window.
+    """
+    every = data.array[None] if data.array.ndim == 2 else data.array
+    rows = every.shape[1]
+    if rows < steps:
+        raise BadInput(f"Reference: expected {steps} rows (time steps) or more, as the input has, got {rows}.")
+    next_rows = next_rows and rows > steps
+    places = (rows - steps + (not next_rows)) * len(every)
+    found = [Reference.windows(one, steps, stride=max(1, places // WINDOWS), next_rows=next_rows) for one in every]
+    outcomes = [one.outcomes for one in found if one.outcomes is not None]
+    inputs = np.concatenate([one.inputs for one in found])
+    return Reference(inputs, np.concatenate(outcomes) if outcomes else None)
 
 
 def check_names(names: Sequence[str], columns: int, known: Sequence[str]) -> None:

@@ -663,14 +663,17 @@ class LayerCapture:
         if self.sinks is not None:
             top = np.maximum(top, np.float32(self.sinks[head]))
         top = np.where(np.isfinite(top), top, np.float32(0))  # a row that sees nothing stays zero
-        weights = np.exp(scores - top)
+        scores -= top  # in place: new memory for each step takes as long as the step
+        weights = np.exp(scores, out=scores)
         total = weights.sum(axis=-1, keepdims=True)
         share: NDArray[np.float32] | None = None
         if self.sinks is not None:
             taken = np.exp(np.float32(self.sinks[head]) - top)
             total = total + taken
             share = (taken / total)[:, 0]
-        pattern: NDArray[np.float32] = np.divide(weights, total, out=np.zeros_like(weights), where=total > 0)
+        sees = total > 0
+        pattern: NDArray[np.float32] = np.divide(weights, np.where(sees, total, np.float32(1)), out=weights)
+        pattern[~sees[:, 0]] = 0
         return pattern, share
 
     def narrowed(self, want: Want) -> LayerCapture:

@@ -13,8 +13,9 @@ from attnviz.demo.sensors import SHIPPED
 from attnviz.errors import BadInput, ShapeError
 from attnviz.registry import load_registry
 from attnviz.runfile import read_run
-from attnviz.series import choose_rows
+from attnviz.series import choose_rows, reference_windows
 from attnviz.session import Session
+from attnviz.types import Reference, SensorData
 from tests.backends.arrays import numbers, perturbed, random_module
 
 EXAMPLE = SHIPPED / "combustion" / "example.csv"
@@ -114,6 +115,32 @@ def test_axis_and_columns_are_written_and_read_back(session, tmp_path):
     assert (read.axis, read.columns, read.labels) == ("sensor", data.names, data.names)
 
 
+# --------------------------------------------------------------------------------------------- the reference
+
+
+def test_a_reference_is_windows_over_all_rows():
+    rows = np.arange(12.0).reshape(6, 2)
+    found = reference_windows(SensorData(rows), 3, next_rows=True)
+    np.testing.assert_array_equal(found.inputs, [rows[0:3], rows[1:4], rows[2:5]])
+    np.testing.assert_array_equal(found.outcomes, rows[3:])
+    assert len(reference_windows(SensorData(rows), 3, next_rows=False).inputs) == 4
+    assert reference_windows(SensorData(rows), 6, next_rows=True).outcomes is None  # the file ends with the window
+    long = reference_windows(SensorData(np.arange(2000.0).reshape(1000, 2)), 4, next_rows=False)
+    np.testing.assert_array_equal(long.inputs[:, 0, 0], 2 * np.arange(0, 997, 15))  # 997 places, 15 apart
+
+
+def test_series_of_a_batch_are_not_joined():
+    rows = np.arange(20.0).reshape(2, 5, 2)
+    found = reference_windows(SensorData(rows), 4, next_rows=True)
+    np.testing.assert_array_equal(found.inputs, rows[:, :4])
+    np.testing.assert_array_equal(found.outcomes, rows[:, 4])
+
+
+def test_a_reference_shorter_than_the_input_is_refused():
+    with pytest.raises(BadInput, match=r"Reference: expected 8 rows \(time steps\) or more, as the input has, got 5"):
+        reference_windows(SensorData(np.ones((5, 2))), 8, next_rows=False)
+
+
 # --------------------------------------------------------------------------------------------- the command line
 
 
@@ -175,3 +202,49 @@ def test_a_sensor_that_never_changes_can_be_kept(capsys, tmp_path):
     assert code == 2
     assert "stuck.csv, column 13 (pump_vibration): expected a sensor that changes, got 2.8 in all 32 rows" in error
     assert run(capsys, *arguments, "--keep-constant")[0] == 0
+
+
+def importance(capsys, *arguments):
+    given = ["--model", "demo-sensors", "--array", EXAMPLE, "--window", "last", *arguments, "-p", "shuffles=2"]
+    code = main(["run", "sensor_importance", *map(str, given), "-p", "output=next nox_emission", "--no-plugins"])
+    said = capsys.readouterr()
+    return code, said.out, said.err
+
+
+def test_a_reference_on_the_command_line_is_that_of_python(capsys, session):
+    code, out, _ = importance(capsys, "--reference", EXAMPLE)
+    assert code == 0
+    data = session.read_sensors(EXAMPLE)
+    usual = Reference.windows(data.array, 32, stride=208 // 64, next_rows=True)
+    run = session.load("demo-sensors").trace(**data.of(None), window="last", reference=usual)
+    expected = run.analyze("sensor_importance", output="next nox_emission", shuffles=2).result
+    found = json.loads(out)["result"]
+    np.testing.assert_allclose(np.array(found["occlusion"], float), expected.occlusion, rtol=1e-5)
+    np.testing.assert_allclose(np.array(found["fit"], float), expected.fit, rtol=1e-5)
+    assert f"Usual = mean over the {len(usual.inputs)} inputs of the reference." in found["info"]
+    code, out, _ = importance(capsys)
+    assert code == 0
+    assert "Usual = mean over the data the model was trained on." in json.loads(out)["result"]["info"]
+
+
+def test_a_reference_that_does_not_fit_is_refused_in_one_line(capsys, tmp_path):
+    lines = EXAMPLE.read_text("utf-8").splitlines()
+    other, short, narrow = (tmp_path / name for name in ("other.csv", "short.csv", "narrow.npy"))
+    other.write_text("\n".join([lines[0].replace("air_flow", "wind"), *lines[1:]]), "utf-8")
+    short.write_text("\n".join(lines[:21]), "utf-8")
+    np.save(narrow, np.random.default_rng(0).normal(size=(40, 3)))
+    for file, message in (
+        (other, "the data have no air_flow; the model has no wind"),
+        (short, "Reference: expected 32 rows (time steps) or more, as the input has, got 20"),
+        (narrow, "--reference: expected 12 columns, as the array has, got 3"),
+    ):
+        code, out, error = importance(capsys, "--reference", file)
+        assert (code, out) == (2, "")
+        assert message in error
+        assert error.count("\n") == 1
+
+
+def test_a_reference_without_an_array_is_refused(capsys):
+    code, _, error = run(capsys, "--text", "hello", "--reference", EXAMPLE)
+    assert code == 2
+    assert "--reference: expected together with --array, got no array" in error

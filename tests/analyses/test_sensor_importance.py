@@ -11,7 +11,7 @@ from attnviz.demo.sensors.train import Recipe, held_out
 from attnviz.errors import BadInput, Unavailable, UnknownName
 from attnviz.hooks import Reference
 from attnviz.plugins.analyses import sensor_importance
-from attnviz.plugins.analyses.sensors.judgement import Fit, correlations, verdict
+from attnviz.plugins.analyses.sensors.judgement import Fit, correlations, of_history, verdict
 from attnviz.testing import FakeSensors, fake_request
 
 (ANALYSIS,) = sensor_importance.attnviz_analyses()
@@ -168,6 +168,22 @@ def test_tokens_that_are_time_steps_have_no_attention_between_sensors():
 
 
 # ------------------------------------------------------------------------------------------------ judgement
+
+
+def test_attention_that_shuffling_leaves_as_it_is_is_said_to_know_no_history():
+    """a − 1 = (.5, −.5, 0), Σ(a − 1)² = .5; n − 1 = (.5, −.4, −.1): share .45 / .5 = 90 %; half of it: 45 %."""
+    attention, null = np.array([1.5, 0.5, 1.0]), np.array([1.5, 0.6, 0.9])
+    assert "look the same on shuffled time (90% of its difference from uniform remains" in of_history(attention, null)
+    assert of_history(attention, 1 + (null - 1) / 2) == ""
+    assert of_history(attention, 2 - null) == ""  # as far from uniform, but for the other sensors
+    assert of_history(np.ones(3), np.ones(3)) == ""
+    assert of_history(np.full(3, np.nan), np.full(3, np.nan)) == ""
+
+
+def test_the_verdict_says_that_shuffled_time_is_routed_alike():
+    still = found(values=np.tile(HERE[:1], (8, 1)))  # nothing to shuffle
+    assert "which sensors are read, not which history matters" in still.verdict
+    assert "(100% of its difference from uniform remains" in still.verdict
 
 
 def test_rank_correlations_are_those_of_the_ranks():

@@ -10,7 +10,7 @@ import numpy as np
 
 from attnviz.hooks import Analysis, AnalysisRequest, Floats, Ints, Param, SensorImportance, hookimpl
 from attnviz.plugins.analyses.sensors.input_gradients import InputGradients, input_gradients
-from attnviz.plugins.analyses.sensors.judgement import correlations, fit, verdict
+from attnviz.plugins.analyses.sensors.judgement import correlations, fit, of_history, verdict
 from attnviz.plugins.analyses.sensors.occlusion import occlusion, occlusion_by_window
 from attnviz.plugins.analyses.sensors.question import ALL, NOTICE, Question, question
 from attnviz.plugins.analyses.sensors.routing import Routing, routing, why_not
@@ -38,7 +38,7 @@ def run(request: AnalysisRequest) -> SensorImportance:
     }
     rho = correlations(methods)
     how_good = fit(asked, request.tokens.reference)
-    trusted, said = verdict(how_good, rho)
+    trusted, said = verdict(how_good, rho, "" if routed is None else of_history(routed.attention, routed.null))
     units = {name: "times uniform" if name == "attention" else asked.unit for name in methods}
     return SensorImportance(
         sensors=asked.series.sensors,

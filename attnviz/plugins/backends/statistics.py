@@ -113,7 +113,9 @@ class _Accumulator:
 
         keys = self.positions[: weights.shape[2]]
         if not self.causal:
-            apart = (self.positions[rows, None] - keys).abs()  # [q, k]
+            apart = (self.positions[rows, None] - keys).abs_()  # [q, k]
+            if len(weights) == 1:  # a fifth of the time of the product for all heads, in the memory that is there
+                return apart.mul_(weights[0]).sum(dim=-1)[None]
             return torch.einsum("hqk,qk->hq", weights, apart)
         # Σ p·(q−k) = Σ p·(start−k) + (q−start)·Σ p: small terms for near keys, so nothing is lost in float32
         start = self.positions[rows.start]

@@ -70,6 +70,7 @@ _TABLE_ROWS = 40
 _LEVEL = 3  # of zlib; 6 takes half as long again, for a twentieth less
 _STYLE = {
     "text.parse_math": False,
+    "text.hinting": "no_hinting",  # a third of the time that texts take is hinting
     "svg.hashsalt": "attnviz",
     "svg.fonttype": "none",
     "font.size": 9.0,

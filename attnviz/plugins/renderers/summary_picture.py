@@ -53,7 +53,15 @@ def _bars(axes: Axes, result: FeatureAttention) -> None:
     place = np.arange(len(shown))
     axes.hlines(place, 0, [share for _, share in shown], colors=_BAR, linewidth=7)
     axes.set_xlim(0, 1.05 * max([share for _, share in shown], default=0.0) or 1.0)
-    axes.set_yticks(place, [short(name, 20) for name, _ in shown])
+    axes.set_yticks([])  # a label of a tick costs twice what a text does
+    beside: dict[str, Any] = {
+        "transform": axes.get_yaxis_transform(),
+        "ha": "right",
+        "va": "center_baseline",
+        "size": 7.5,
+    }
+    for line, (name, _) in enumerate(shown):
+        axes.text(-0.015, line, short(name, 20), **beside)
     axes.set_ylim(len(shown) - 0.4, -0.6)
     known = int(np.isfinite(result.importance).sum())
     axes.axvline(1 / max(known, 1), color=FAINT, linestyle=":", linewidth=1)
@@ -98,7 +106,7 @@ def _largest_of_blocks(weights: Floats, longest: int) -> Floats:
         return weights
     whole = np.zeros((cells * block, cells * block), weights.dtype)
     whole[: len(weights), : len(weights)] = weights
-    found: Floats = whole.reshape(cells, block, cells, block).max(axis=(1, 3))
+    found: Floats = whole.reshape(cells, block, cells * block).max(axis=1).reshape(cells, cells, block).max(axis=2)
     return found
 
 

@@ -21,6 +21,8 @@ ENOUGH = 50
 """Outcomes from which an R² is taken at its word; of fewer it is mostly chance."""
 CONFIRMS = 0.7
 """Spearman's ρ from which one method confirms another."""
+SAME = 0.8
+"""Share of what attention differs from uniform by that remains on shuffled time, from which the two are the same."""
 PAIRS = (
     ("attention", "occlusion"),
     ("gradient_x_input", "occlusion"),
@@ -109,8 +111,26 @@ def correlations(methods: Mapping[str, Floats]) -> dict[str, float]:
     return found
 
 
-def verdict(how_good: Fit, rho: Mapping[str, float]) -> tuple[str, str]:
-    """(the method to believe, or "", and why in words)."""
+def of_history(attention: Floats, null: Floats) -> str:
+    """That attention does not depend on what happened when, in words; "" where it does, or where one is missing.
+
+    Of attention a and null n, [S], the share Σ (a − 1)(n − 1) / Σ (a − 1)²: 1 where shuffling changes nothing, 0 where
+    the null is uniform or prefers other sensors. Plain sizes would not tell, since the mean of both is near 1.
+    """
+    known = np.isfinite(attention) & np.isfinite(null)
+    here, shuffled = attention[known] - 1, null[known] - 1
+    size = float(here @ here)
+    share = float(here @ shuffled) / size if size else 0.0
+    if share < SAME:
+        return ""
+    return (
+        f"Attention would look the same on shuffled time ({share:.0%} of its difference from uniform remains; this is "
+        f"said from {SAME:.0%} on), so it says which sensors are read, not which history matters."
+    )
+
+
+def verdict(how_good: Fit, rho: Mapping[str, float], history: str = "") -> tuple[str, str]:
+    """(the method to believe, or "", and why in words); history: see of_history."""
     good = how_good.good()
     if good is False:
         return "", (
@@ -124,7 +144,8 @@ def verdict(how_good: Fit, rho: Mapping[str, float]) -> tuple[str, str]:
         word = "confirm it" if confirms >= CONFIRMS else "do not confirm it: look at both before you act"
         second = f"integrated gradients {word} (ρ = {confirms:.2f})"
     unknown = "" if good else " Whether the model predicts well is not known: the ranking is its own, good or bad."
-    return "occlusion", f"Rank by occlusion, which asks the model itself; {second}. {_of_attention(rho)}{unknown}"
+    routed = f"{_of_attention(rho)} {history}".strip()
+    return "occlusion", f"Rank by occlusion, which asks the model itself; {second}. {routed}{unknown}"
 
 
 def _of_attention(rho: Mapping[str, float]) -> str:
