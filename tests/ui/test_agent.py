@@ -147,18 +147,20 @@ def test_a_conversation_goes_on_over_the_very_tokens_and_belongs_to_one_browser(
     assert page.locator("#app-strip [data-role=user]").count() == 2
     page.wait_for_function("document.querySelector('#app-prompt textarea').value === ''")
     assert run_of(other)["tokens"] == first["tokens"]
+    shown = run_of(other)["id"]
     say(other, "And of Spain?")
     press(other, "Continue")
-    wait_for_run(other, run_of(other)["id"])
+    wait_for_run(other, shown)
     assert "Spain" in "".join(run_of(other)["tokens"])
     assert run_of(page) == second
     wait_query(page, then=f'["{SPIDER}"]')
     page.reload()
     page.wait_for_selector(".app-panel [data-ready='1']")
     assert run_of(page)["tokens"] == second["tokens"]
+    shown = run_of(page)["id"]
     say(page, FRANCE)  # Run begins anew
     press(page, "Run")
-    wait_for_run(page, run_of(page)["id"])
+    wait_for_run(page, shown)
     assert page.locator("#app-strip [data-role=user]").count() == 1
     page.wait_for_function("!new URLSearchParams(location.search).has('then')")
 
