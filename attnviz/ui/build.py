@@ -547,7 +547,7 @@ def _run(
         if wish.measured is not None and not measure_box.shows_measurements(page.session, asker.run):
             place, tabs = _to_sensors(page, place)
             yield tabs
-        yield measure_box.offered_outputs(page.panels, run)
+        yield measure_box.told(side.measured, page.panels, wish, run)
         plain = going_on.about_plain(run, wish)
         place = yield from _show_run(page, wish, run, place, values, _info(plain) if plain else None)
         if seen := _in_sight(page, place, values):

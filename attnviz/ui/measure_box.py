@@ -175,10 +175,14 @@ def choosers(panels: list[Panel]) -> list[Any]:
     return [panel.controls["output"] for panel in panels if _explains(panel)]
 
 
-def offered_outputs(panels: list[Panel], run: TracedRun) -> dict[Any, Any]:
-    """The names of what the model of a run predicts, to choose from; nothing where it predicts nothing."""
-    names = measurements.predicted(run)
-    return {chooser: gr.Dropdown(choices=["all", *names]) for chooser in choosers(panels)} if names else {}
+def told(box: MeasureBox, panels: list[Panel], wish: Wish, run: TracedRun) -> dict[Any, Any]:
+    """What a new run tells: names of what its model predicts, to choose from, and what was read of an example."""
+    names, measured = measurements.predicted(run), wish.measured
+    said = {chooser: gr.Dropdown(choices=["all", *names]) for chooser in choosers(panels)} if names else {}
+    if measured is None or measured.example is None:
+        return said
+    text = measurements.in_words(run.model, measured, run.model.session.registry.models.get(wish.model))
+    return {**said, box.line: {"kind": "info", "text": text, "share": 0.0}}
 
 
 def _explains(panel: Panel) -> bool:

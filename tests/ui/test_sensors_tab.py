@@ -142,6 +142,7 @@ def test_a_link_opens_the_example_in_the_tab_for_sensors(sensors):
     assert sensors.evaluate("window.attnviz.run.tokens").count("oxygen_ppm") == 1
     assert sensors.locator("#app-strip .app-role").inner_text() == "sensors"
     assert not sensors.locator("#app-prompt").is_visible()
+    assert line(sensors, "Read:").startswith("Read: rows 208 to 239 of 240, times 208 to 239; 12 columns")
     shown = panel(sensors, "sensor_importance").inner_text()
     assert "Rank by occlusion" in shown
     assert "not for regulatory figures" in shown
