@@ -273,6 +273,10 @@ def test_occlusion_finds_the_true_drivers_of_the_embedded_models(preset):
     assert result.rank_correlation["integrated_gradients_occlusion"] >= 0.9
     assert result.trusted == "occlusion"
     assert np.nanmean(result.fit) > 0.6
+    itself = "a sensor also counts for its own next value"
+    assert any(itself in line for line in result.warnings)
+    one = run.analyze("sensor_importance", output=result.outputs[0], points=4, shuffles=2).result
+    assert not any(itself in line for line in one.warnings)
 
 
 # ------------------------------------------------------------------------------------------------ bad input

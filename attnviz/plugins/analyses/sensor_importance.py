@@ -100,6 +100,11 @@ def _info(
 
 def _warnings(asked: Question, gradients: InputGradients, absent: dict[str, str]) -> tuple[str, ...]:
     lines = [NOTICE, *asked.warnings, *dict.fromkeys(absent.values())]
+    if sum(name.removeprefix("next ") in asked.series.sensors for name in asked.output_names) > 1:
+        lines.append(
+            "The predictions explained are those of several sensors, so a sensor also counts for its own next value, "
+            "even one that drives nothing else. Choose one output to see what that rests on."
+        )
     if still := _still(asked):
         lines.append(
             f"Constant over time in every input that is explained: {', '.join(still)}. Shuffling changes nothing there."
