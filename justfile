@@ -45,6 +45,7 @@ bench:
     python bench/startup.py
     PYTHONPATH=. python bench/library.py
     PYTHONPATH=. python bench/capture.py
+    PYTHONPATH=. python bench/sensors.py
 
 # attribution beside Inseq and Captum (minutes), in an environment with requirements-oracles.txt
 bench-attribution:
