@@ -37,9 +37,9 @@ def test_dropped_in_it_is_called_by_an_agent(guide, tmp_path, monkeypatch):
     (tmp_path / "price.py").write_text(guide, "utf-8")
     monkeypatch.setenv("ATTNVIZ_PLUGIN_FOLDER", str(tmp_path))
     (price,) = [tool for tool in load_registry().tools.values() if tool.name == "price"]
-    call = '<tool_call>\n{"name": "price", "arguments": {"item": "pear", "count": 3}}\n</tool_call>'
-    done = run_agent(scripted("hermes", [call, "2.10 euros."]), "What are three pears?", tools=[price])
-    assert (done.steps[1].text, done.answer) == ("2.10 euros", "2.10 euros.")
+    call = '<tool_call>\n{"name": "price", "arguments": {"item": "pear"}}\n</tool_call>'
+    done = run_agent(scripted("hermes", [call, "0.70 euros."]), "What is a pear?", tools=[price])
+    assert (done.steps[1].text, done.answer) == ("0.70 euros", "0.70 euros.")
 
 
 def test_in_the_text_format_its_arguments_are_an_object_or_its_one_text(guide, tmp_path):
